@@ -1,0 +1,22 @@
+"""Measure a trained network again: python evaluate.py ckpt=runs/.../checkpoints/best.ckpt"""
+
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from src.command_line import run, two_line_errors
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+def main(cfg: DictConfig) -> float:
+    """One evaluation; returns its loss."""
+    with two_line_errors():
+        from src.evaluation import evaluate
+
+        return evaluate(cfg, Path(HydraConfig.get().runtime.output_dir))["loss"]
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,162 @@
+"""From a composed config to objects: the only place, beside the entry points, that knows Hydra."""
+
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from src.callbacks import Progress, StepSeed
+from src.checkpoint import to_plain
+from src.datamodules import ImageDataModule
+from src.errors import UserError
+from src.loggers import EpochTable
+from src.tasks import ClassificationTask
+
+TIMING = ("interval", "frequency", "monitor")  # keys of a scheduler's YAML that Lightning needs, not the scheduler
+
+
+def build(cfg: DictConfig) -> tuple[ImageDataModule, ClassificationTask]:
+    """The data set and the task around the network, fitted to one another.
+
+    Raises:
+        UserError: anything in the config that cannot be built, or parts that do not go together.
+    """
+    data = make("data", cfg.data)
+    model, spec = build_network(cfg.model, data)
+    timing = {key: cfg.scheduler[key] for key in TIMING if key in cfg.scheduler}
+    scheduler = OmegaConf.create({key: cfg.scheduler[key] for key in cfg.scheduler if key not in TIMING})
+    config = to_plain(OmegaConf.to_container(cfg, resolve=True))
+    task = make(
+        "task",
+        cfg.task,
+        model=model,
+        classes=data.classes,
+        mean=data.mean,
+        std=data.std,
+        optimizer=_factory("optimizer", cfg.optimizer),
+        scheduler=_factory("scheduler", scheduler),
+        description={
+            "model": spec,
+            "image_size": data.image_size,
+            "resize": getattr(data, "resize", "stretch"),
+            "config": config,
+        },
+        **timing,
+    )
+    return data, task
+
+
+def build_network(cfg: DictConfig, data: ImageDataModule) -> tuple[nn.Module, dict[str, Any]]:
+    """The network for a data set, tried on an empty picture, and the plain facts from which it can be built again."""
+    facts = {"in_channels": data.channels, "num_classes": len(data.classes)}
+    if "image_size" in inspect.signature(_target("model", cfg)).parameters:
+        facts["image_size"] = data.image_size
+    model = make("model", cfg, **facts)
+    if (size := data.image_size) and not _takes(model, data.channels, size):
+        fitting = next((s for s in (32, 64, 96, 128, 224, 299) if s > size and _takes(model, data.channels, s)), None)
+        raise UserError(
+            f"{type(model).__name__} cannot take pictures of {data.channels}x{size}x{size}.",
+            f"Add data.image_size={fitting}" if fitting else "Choose another model or another data.image_size.",
+        )
+    return model, to_plain(OmegaConf.to_container(cfg, resolve=True)) | facts
+
+
+def _takes(model: nn.Module, channels: int, size: int) -> bool:
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(torch.zeros(2, channels, size, size))
+    except (RuntimeError, ValueError, AssertionError):  # torchvision's transformers assert their size
+        return False
+    finally:
+        model.train(training)
+    return True
+
+
+def build_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
+    """The trainer with callbacks and loggers that write into `folder`."""
+    callbacks: list[L.Callback] = [StepSeed(cfg.seed), Progress()]
+    for name, node in cfg.callbacks.items():
+        node = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
+        if node.pop("enabled", True):
+            if "dirpath" in node and node.dirpath is None:
+                node.dirpath = str(folder / "checkpoints")
+            callbacks.append(make(f"callbacks.{name}", node))
+    loggers = [EpochTable(folder, cfg.trainer.max_epochs)]
+    loggers += [make(f"logger.{name}", node, save_dir=str(folder)) for name, node in cfg.logger.items()]
+    try:
+        return make("trainer", cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(folder))
+    except UserError as error:
+        if cfg.trainer.accelerator in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
+            raise UserError(
+                f"trainer.accelerator={cfg.trainer.accelerator}, but torch {torch.__version__} finds no GPU on this machine.",
+                "Leave the key out to take what there is, or set trainer.accelerator=cpu.",
+            ) from None
+        raise error
+
+
+def _target(group: str, node: DictConfig) -> Callable:
+    try:
+        return get_object(node._target_)
+    except Exception as error:
+        raise UserError(
+            f"{group}._target_={node.get('_target_')} cannot be imported: {_reason(error)}.",
+            f"Check the _target_ line in conf/{group.split('.')[0]}/.",
+        ) from None
+
+
+def _factory(group: str, node: DictConfig) -> Callable:
+    """A config's target with its arguments, still to be called. A plain partial: Hydra's own checks its policy on every call."""
+    with _two_lines(group):
+        made = instantiate(node, _convert_="all", _partial_=True)
+        return partial(made.func, *made.args, **made.keywords)
+
+
+def make(group: str, node: DictConfig, **objects: Any) -> Any:
+    """What a config's target makes of its arguments and of `objects`, which Hydra gets no chance to copy or to look into."""
+    factory = _factory(group, node)
+    with _two_lines(group):
+        return factory(**objects)
+
+
+@contextmanager
+def _two_lines(group: str) -> Iterator[None]:
+    """A person's mistakes in a config group, told with what to do."""
+    try:
+        yield
+    except (InstantiationException, TypeError, ValueError, OSError, MisconfigurationException) as error:
+        cause: BaseException = error
+        while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        # A network knows no UserError: what to do stands in the second line of what it raises.
+        problem, _, remedy = str(cause).partition("\n")
+        remedy = remedy if isinstance(cause, OSError | ValueError) and remedy else ""
+        raise UserError(
+            f"{group}: {problem or type(cause).__name__}",
+            remedy or f"Check the keys under {group} (python train.py --cfg job shows them).",
+        ) from cause
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def resolve_paths(cfg: DictConfig) -> None:
+    """Make paths absolute, as seen from where the command was typed."""
+    for key in ("root", "cache_dir"):
+        if cfg.data.get(key):
+            cfg.data[key] = os.path.abspath(os.path.expanduser(cfg.data[key]))

@@ -1,0 +1,6 @@
+"""What happens beside the training: progress, seeds. Lightning's own callbacks are named in `conf/callbacks`."""
+
+from src.callbacks.progress import Progress
+from src.callbacks.step_seed import StepSeed
+
+__all__ = ["Progress", "StepSeed"]

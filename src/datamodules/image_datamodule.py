@@ -1,0 +1,309 @@
+"""The base class of all data sets: splits, batches, augmentation on the device. A data set adds its facts and how it is read.
+
+To add one: subclass `ImageDataModule` as `digits.py` does, and write a YAML beside `conf/data/digits.yaml`.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch.nn import functional as F
+
+from src.datamodules.augment import PerImage
+from src.datamodules.batches import BatchLoader, BatchOrder, LabelledImages, Pictures, inverse_frequency
+from src.errors import UserError
+
+Loaded = tuple[Pictures, torch.Tensor]
+
+
+class ImageDataModule(L.LightningDataModule):
+    """Pictures with labels, as uint8 batches (N, C, H, W) and int64 (N,).
+
+    Facts, set by the subclass: `classes`, `channels`, `native_size`, `mean` and `std` (of pixel values scaled to 0..1).
+    What a subclass writes: `load(split)`, and `prepare_data()` where there is something to download.
+
+    Args:
+        root: folder that holds the data, or where it is downloaded to.
+        image_size: height and width that pictures are resized to, in pixels; None keeps the data set's own.
+        channels: 1 or 3 to show the pictures as grey or RGB; None keeps the data set's own.
+        batch_size: training pictures a step and process.
+        eval_batch_size: pictures a validation and test step; None is `batch_size`, but at least 64.
+        num_workers: loader processes; None is none for what lies in memory, else one a CPU core and at most 8.
+        pin_memory: page-locked batches, for quicker copies to a GPU; None where the trainer uses one.
+        drop_last: leave out a last training batch that is not full.
+        device_resident: keep the whole data set in the device's memory.
+        val_size: share (below 1) or number of training pictures kept for validation, stratified by class.
+        split_seed: fixes which ones, whatever the run's seed.
+        num_folds: None, or the number of folds of a stratified k-fold split that takes the place of `val_size`.
+        fold: which fold validates, from 0.
+        augment: a batch transform such as `CropFlip`, a `PerImage` transform, or None. Training only.
+        balance: `none`; `sampler` draws every class equally often; `loss` weighs rare classes more.
+        mean, std: normalisation by channel other than the data set's own.
+
+    Raises:
+        UserError: a value that cannot work, or data that are missing or damaged.
+    """
+
+    classes: list[str]
+    channels: int = 3
+    native_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __init__(
+        self,
+        root: str | os.PathLike = "data",
+        image_size: int | None = None,
+        channels: int | None = None,
+        batch_size: int = 128,
+        eval_batch_size: int | None = None,
+        num_workers: int | None = None,
+        pin_memory: bool | None = None,
+        drop_last: bool = False,
+        device_resident: bool = False,
+        val_size: float = 0.1,
+        split_seed: int = 0,
+        num_folds: int | None = None,
+        fold: int = 0,
+        augment: Callable[[torch.Tensor], torch.Tensor] | PerImage | None = None,
+        balance: str = "none",
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+    ):
+        super().__init__()
+        self.root = Path(root)
+        self.image_size = image_size or self.native_size
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size or max(batch_size, 64)
+        self.num_workers, self.pin_memory, self.drop_last = num_workers, pin_memory, drop_last
+        self.device_resident = device_resident
+        self.val_size, self.split_seed, self.num_folds, self.fold = val_size, split_seed, num_folds, fold
+        self.augment = augment or None  # an empty YAML comes as {}
+        self.balance = balance
+        self._check_choices()
+        own_channels, self.channels = self.channels, channels or self.channels
+        self.mean = _by_channel("data.mean", mean or self.mean, own_channels, self.channels)
+        self.std = _by_channel("data.std", std or self.std, own_channels, self.channels)
+        self._sets: dict[str, Loaded] = {}
+        self._indices: dict[str, torch.Tensor] = {}
+
+    def _check_choices(self) -> None:
+        for name in ("batch_size", "eval_batch_size", "image_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"data.{name}={getattr(self, name)} is less than 1.", f"Give data.{name} a whole number above 0.")
+        if self.balance not in ("none", "sampler", "loss"):
+            raise UserError(f"data.balance={self.balance!r} is not known.", "Choose none, sampler or loss.")
+        if self.num_folds is not None and not (self.num_folds >= 2 and 0 <= self.fold < self.num_folds):
+            raise UserError(
+                f"data.fold={self.fold} with data.num_folds={self.num_folds} is no fold.",
+                "Take num_folds of at least 2 and fold from 0 to num_folds - 1.",
+            )
+
+    # What a data set provides -----------------------------------------------------------------------------------------
+
+    def load(self, split: str) -> Loaded | None:
+        """Read one split: `train`, `val` or `test`.
+
+        Returns:
+            uint8 images (N, C, H, W) (or an object that gives such batches by `index_select`) and int64 labels (N,); None where the
+            data set has no such split. Without a `val` of its own, validation is carved from `train`.
+        """
+        raise NotImplementedError
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split, told without reading the pictures."""
+        return True
+
+    # Splits -----------------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read what the stage needs, once. Lightning calls it on every process."""
+        if stage in (None, "fit", "validate") and "train" not in self._sets:
+            self._sets["train"] = self._read("train")
+            own_val = self._read("val")
+            self._indices["train"], self._indices["val"] = self._split(self._sets["train"][1], own_val)
+            self._sets["val"] = own_val or self._sets["train"]
+        if stage in (None, "test") and "test" not in self._sets and self.has_test:
+            self._sets["test"] = self._read("test")
+            self._indices["test"] = torch.arange(len(self._sets["test"][1]))
+
+    def _read(self, split: str) -> Loaded | None:
+        loaded = self.load(split)
+        if loaded is None:
+            return None
+        images, labels = loaded
+        if len(labels) == 0:
+            raise UserError(f"The {split} split of {self.root} holds no pictures.", "Check data.root.")
+        if not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes):
+            raise UserError(
+                f"The {split} labels run from {int(labels.min())} to {int(labels.max())}, but there are {len(self.classes)} classes.",
+                "Make the class names and the labels agree.",
+            )
+        if isinstance(images, torch.Tensor):
+            if len(images) != len(labels):
+                raise UserError(f"The {split} split has {len(images)} pictures but {len(labels)} labels.", "Get the files again.")
+            if images.shape[-2:] != (self.image_size, self.image_size):
+                images = resize(images, self.image_size)
+            if self.device_resident and self.trainer is not None:
+                images, labels = images.to(self._device), labels.to(self._device)
+        return images, labels
+
+    def _split(self, labels: torch.Tensor, own_val: Loaded | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Indices of train and of validation."""
+        everything = torch.arange(len(labels))
+        if own_val is not None:
+            return everything, torch.arange(len(own_val[1]))
+        from sklearn.model_selection import StratifiedKFold, train_test_split  # 0.8 s to import: only where it is needed
+
+        try:
+            if self.num_folds is not None:
+                folds = StratifiedKFold(self.num_folds, shuffle=True, random_state=self.split_seed)
+                train, val = list(folds.split(everything, labels.cpu()))[self.fold]
+            else:
+                size = int(self.val_size) if self.val_size >= 1 else float(self.val_size)
+                train, val = train_test_split(
+                    everything.numpy(), test_size=size, random_state=self.split_seed, stratify=labels.cpu().numpy()
+                )
+        except ValueError as error:
+            raise UserError(
+                f"{len(labels)} training pictures cannot be split with data.val_size={self.val_size}"
+                f"{f', data.num_folds={self.num_folds}' if self.num_folds else ''}: {error}",
+                "Give data.val_size a share between 0 and 1 or a number that leaves every class a picture on both sides.",
+            ) from None
+        return torch.as_tensor(train).sort().values, torch.as_tensor(val).sort().values
+
+    def split_hash(self) -> str:
+        """Names the exact train and validation pictures: equal for equal splits of equal data, whatever the run's seed."""
+        self.setup("fit")
+        digest = hashlib.sha256()
+        for split in ("train", "val"):
+            digest.update(self._indices[split].numpy().tobytes())
+            digest.update(self._sets[split][1].cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def fingerprint(self) -> str:
+        """Names the training data themselves: equal for equal pictures and labels in equal order."""
+        self.setup("fit")
+        images, labels = self._sets["train"]
+        digest = hashlib.blake2b(labels.cpu().numpy().tobytes(), digest_size=8)
+        digest.update(images.cpu().numpy())
+        return digest.hexdigest()
+
+    def sizes(self) -> dict[str, int]:
+        """Pictures in each split that has been set up."""
+        return {split: len(indices) for split, indices in self._indices.items()}
+
+    def labels(self, split: str) -> torch.Tensor:
+        """int64 (N,) labels of `train`, `val` or `test`, in the order of its evaluation."""
+        indices = self._indices[split]
+        return self._sets[split][1].cpu().index_select(0, indices)
+
+    def images(self, split: str, positions: torch.Tensor) -> torch.Tensor:
+        """uint8 (len(positions), C, H, W): pictures of a split as its evaluation shows them, by their position in it."""
+        index = self._indices[split][positions]
+        images = self._sets[split][0]
+        if isinstance(images, torch.Tensor):
+            index = index.to(images.device)
+        return self._show(images.index_select(0, index).cpu())
+
+    @property
+    def class_weights(self) -> torch.Tensor | None:
+        """float (num_classes,) for the loss where `balance` is `loss`, else None."""
+        if self.balance != "loss":
+            return None
+        return inverse_frequency(self.labels("train"), len(self.classes))
+
+    # Batches ----------------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> BatchLoader:
+        return self._loader("train")
+
+    def val_dataloader(self) -> BatchLoader:
+        return self._loader("val")
+
+    def test_dataloader(self) -> BatchLoader:
+        if not self.has_test:
+            raise UserError(f"{self.root} has no test split.", "Evaluate its validation split with split=val.")
+        return self._loader("test")
+
+    def _loader(self, split: str) -> BatchLoader:
+        self.setup("test" if split == "test" else "fit")
+        training = split == "train"
+        images, labels = self._sets[split]
+        indices = self._indices[split]
+        trainer = self.trainer
+        overfit = training and trainer is not None and trainer.overfit_batches > 0
+        weights = None
+        if training and self.balance == "sampler":
+            weights = inverse_frequency(self.labels("train"), len(self.classes))[self.labels("train")]
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))  # what lightning.seed_everything was given
+        order = BatchOrder(
+            indices,
+            self.batch_size if training else self.eval_batch_size,
+            shuffle=training and not overfit,
+            weights=weights,
+            drop_last=training and self.drop_last,
+            even=training,
+            seed=seed,
+            rank=trainer.global_rank if trainer is not None else 0,
+            world_size=trainer.world_size if trainer is not None else 1,
+            device=labels.device,
+        )
+        if len(order) == 0:
+            raise UserError(
+                f"data.drop_last=true leaves nothing of {len(indices)} pictures at data.batch_size={self.batch_size}.",
+                "Use a smaller data.batch_size or data.drop_last=false.",
+            )
+        per_image = self.augment if training and isinstance(self.augment, PerImage) else None
+        workers = self.num_workers
+        if workers is None:
+            in_memory = isinstance(images, torch.Tensor) and per_image is None
+            workers = 0 if in_memory else min(os.cpu_count() or 1, 8)
+        pin = self.pin_memory
+        if pin is None:
+            pin = self._device.type == "cuda"
+        return BatchLoader(LabelledImages(images, labels, per_image, seed), order, workers, bool(pin) and labels.device.type == "cpu")
+
+    @property
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+
+    def on_after_batch_transfer(self, batch, dataloader_idx: int):
+        """Augment on the device, in training only. Lightning calls it behind the copy to the device."""
+        images, labels = batch
+        images = self._show(images)
+        if self.trainer.training and self.augment is not None and not isinstance(self.augment, PerImage):
+            images = self.augment(images)
+        return images, labels
+
+    def _show(self, images: torch.Tensor) -> torch.Tensor:
+        """Grey pictures as RGB, or the other way, where `channels` asks for it."""
+        if images.shape[1] == self.channels:
+            return images
+        if images.shape[1] == 1:
+            return images.expand(-1, self.channels, -1, -1)
+        red, green, blue = images.float().unbind(1)  # ITU-R 601 luma, as Pillow and torchvision convert
+        return (0.299 * red + 0.587 * green + 0.114 * blue).round().to(torch.uint8)[:, None]
+
+
+def resize(images: torch.Tensor, size: int) -> torch.Tensor:
+    """uint8 (N, C, H, W) -> uint8 (N, C, size, size), bilinear with antialiasing, some thousand pictures at a time."""
+    out = [
+        F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True).round().clamp(0, 255).to(torch.uint8)
+        for part in images.split(4096)
+    ]
+    return torch.cat(out)
+
+
+def _by_channel(name: str, values, own: int, wanted: int) -> tuple[float, ...]:
+    """A tuple with one value a channel; a data set's own grey values are repeated for RGB, RGB ones averaged for grey."""
+    values = tuple(float(v) for v in values)
+    if len(values) == wanted:
+        return values
+    if len(values) == own and {own, wanted} == {1, 3}:
+        return values * 3 if own == 1 else (sum(values) / 3,)
+    raise UserError(f"{name} has {len(values)} values for {wanted} channels.", f"Give {name} one value a channel.")

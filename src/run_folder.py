@@ -1,0 +1,172 @@
+"""The folder that a run leaves behind: what it was asked, what it ran on, what came out. Plain files, written whole or not at all."""
+
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "scikit-learn", "numpy", "pillow")
+
+
+class RunFolder:
+    """Writes `config.yaml`, `run.json`, `results.json` and `per_class.csv` into one folder.
+
+    Args:
+        path: the folder; made if need be.
+        active: whether this process writes; with several processes only the first one does.
+    """
+
+    def __init__(self, path: str | os.PathLike, active: bool = True):
+        self.path = Path(path).absolute()
+        self.active = active
+        self._run: dict[str, Any] = {}
+        if active:
+            self.path.mkdir(parents=True, exist_ok=True)
+
+    def start(self, config: Mapping[str, Any], command: Sequence[str]) -> None:
+        """Note what is about to run. An earlier part of a resumed run stays on record under `earlier`."""
+        if not self.active:
+            return
+        before = read_json(self.path / "run.json")
+        earlier = [*before.pop("earlier", []), before] if before else []
+        self._run = {
+            "command": list(command),
+            "status": "running",
+            "start": now(),
+            "end": None,
+            "versions": versions(),
+            "hardware": hardware(),
+            "git": git_state(),
+            "earlier": earlier,
+        }
+        (self.path / "results.json").unlink(missing_ok=True)  # of the earlier part: this run has no results yet
+        write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        self.note()
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to `run.json`."""
+        self._run.update(facts)
+        self._write_json("run.json", self._run)
+
+    def finish(self, results: Mapping[str, Any]) -> None:
+        """Write `results.json`, then mark the run as what `results["status"]` says."""
+        self._write_json("results.json", results)
+        self.note(status=results["status"], end=now())
+
+    def fail(self, error: str, status: str = "failed", **facts: Any) -> None:
+        """Record that the run did not come through, and why."""
+        self.finish({"status": status, "error": error, **facts})
+
+    def write_per_class(self, split: str, classes: Sequence[str], confusion: torch.Tensor) -> None:
+        """`per_class.csv` from (true class, predicted class) counts."""
+        if not self.active:
+            return
+        part = self.path / "per_class.csv.part"
+        with open(part, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["split", "class", "support", "precision", "recall", "f1"])
+            for row in per_class(classes, confusion):
+                writer.writerow([split, row["class"], row["support"], row["precision"], row["recall"], row["f1"]])
+        part.replace(self.path / "per_class.csv")
+
+    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        if self.active:
+            write_text(self.path / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def per_class(classes: Sequence[str], confusion: torch.Tensor) -> list[dict[str, Any]]:
+    """Support, precision, recall (the accuracy of the class) and F1 of each class, from (true, predicted) counts.
+
+    A ratio without a denominator (a class that never occurs, or is never predicted) counts as 0, as in scikit-learn.
+    """
+    hits = confusion.diagonal().tolist()
+    rows = []
+    for i, name in enumerate(classes):
+        support, predicted = int(confusion[i].sum()), int(confusion[:, i].sum())
+        precision = hits[i] / predicted if predicted else 0.0
+        recall = hits[i] / support if support else 0.0
+        f1 = 2 * hits[i] / (support + predicted) if support + predicted else 0.0
+        rows.append({"class": name, "support": support, "precision": precision, "recall": recall, "f1": f1})
+    return rows
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of a per-class table as text for the screen."""
+    width = max(5, *(len(row["class"]) for row in rows))
+    lines = [f"{'class':<{width}}  {'images':>7}  {'precision':>9}  {'recall':>7}  {'f1':>7}"]
+    for row in rows:
+        lines.append(f"{row['class']:<{width}}  {row['support']:>7,}  {row['precision']:>9.4f}  {row['recall']:>7.4f}  {row['f1']:>7.4f}")
+    return "\n".join(lines)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file beside its place and rename it, so that nobody ever reads half of it."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file, or {} where there is none that can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return {}
+
+
+def now() -> str:
+    """Local time with its offset, to the second."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results hang on."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, threads and GPUs; no host name."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and whether files differ from it, of the project's own repository; None outside of one."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def command_line() -> list[str]:
+    """The command as it was typed, from the script's name on."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]

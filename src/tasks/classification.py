@@ -1,0 +1,320 @@
+"""The training task: what happens to a batch, what is measured, what the optimizer sees. It knows no data set."""
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import lightning as L
+import torch
+from torch import nn
+from torchmetrics import SumMetric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from src.errors import UserError
+
+OptimizerFactory = Callable[..., torch.optim.Optimizer]
+SchedulerFactory = Callable[..., torch.optim.lr_scheduler.LRScheduler]
+
+# Arguments of schedulers that stand for the length of the run. Given as None, they are filled in when it is known.
+LENGTHS = ("total_steps", "T_max", "total_iters")
+
+
+class ClassificationTask(L.LightningModule):
+    """Trains `model` to tell `classes` apart, and measures it.
+
+    Logs `train/loss` and `train/acc` (over the epoch as it was trained, augmentation and dropout included), `val/*` and `test/*`:
+    `loss` (cross-entropy a picture, never smoothed or weighted, so that runs compare), `acc`, `acc_top5` (with more than five
+    classes), and `acc_balanced`, the mean of the classes' accuracies. Accuracies are fractions, 0 to 1.
+
+    Args:
+        model: (N, C, H, W) normalised float images -> (N, num_classes) logits.
+        classes: class names, in the order of the logits.
+        mean, std: normalisation by channel, for pixels scaled to 0..1; kept as buffers, so they travel with the weights.
+        loss: criterion for training; None is cross-entropy.
+        optimizer: called with the parameters; None is SGD(lr=0.05, momentum=0.9).
+        scheduler: called with the optimizer; None keeps the rate. Arguments named total_steps, T_max or total_iters that are None
+            get the length of the run, a `max_lr` that is None gets the optimizer's rate.
+        interval, frequency: the scheduler moves on every `frequency` `epoch`s or `step`s.
+        monitor: the metric that a plateau scheduler watches.
+        channels_last: memory layout of the convolutions; None chooses it where it pays.
+        compile: compile the network with torch.compile.
+        description: plain facts about network and data that every checkpoint shall carry, see `src.checkpoint`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        classes: Sequence[str],
+        mean: Sequence[float],
+        std: Sequence[float],
+        loss: nn.Module | None = None,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+        interval: str = "epoch",
+        frequency: int = 1,
+        monitor: str = "val/loss",
+        channels_last: bool | None = None,
+        compile: bool = False,
+        description: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.model = model
+        self.classes = list(classes)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
+        self.loss = loss or nn.CrossEntropyLoss()
+        # Smoothing and class weights shape the training; what is reported is the plain cross-entropy.
+        self.eval_loss = nn.CrossEntropyLoss() if isinstance(self.loss, nn.CrossEntropyLoss) else self.loss
+        self.optimizer_factory = optimizer or partial(torch.optim.SGD, lr=0.05, momentum=0.9)
+        self.scheduler_factory = scheduler
+        self.interval, self.frequency, self.monitor = interval, frequency, monitor
+        self.channels_last, self.compile_model = channels_last, compile
+        self.description = dict(description or {})
+        self.automatic: dict[str, Any] = {}  # choices made on the user's behalf, for run.json
+        self.val_metrics = Metrics(len(self.classes))
+        self.test_metrics = Metrics(len(self.classes))
+        self.figures: dict[str, dict[str, float]] = {}  # stage -> loss, acc, ... of its last pass, in full precision
+        self.confusion: dict[str, torch.Tensor] = {}  # stage -> (true class, predicted class) counts of its last pass
+        self.test_logits: list[torch.Tensor] = []  # one (N, num_classes) a batch of the last test pass, on the CPU
+        self._sums = Sums()
+
+    # The network ------------------------------------------------------------------------------------------------------
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, C, H, W) images -> (N, num_classes) logits."""
+        return self.model(self.normalize(images))
+
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, C, H, W) -> float, scaled to 0..1, less `mean`, by `std`."""
+        images = images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.std)
+        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
+
+    def setup(self, stage: str) -> None:
+        """Choose what was left open, once the trainer has told the device and the precision."""
+        if self.channels_last is None:
+            reduced = "16" in str(self.trainer.precision)
+            convolutional = any(isinstance(m, nn.Conv2d) for m in self.model.modules())
+            self.channels_last = convolutional and (self.device.type == "cpu" or reduced)
+            self.automatic["channels_last"] = self.channels_last
+        if self.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        if stage == "fit":
+            data = self.trainer.datamodule
+            self.description.setdefault("image_size", getattr(data, "image_size", None))
+            if (weights := getattr(data, "class_weights", None)) is not None:
+                self.loss.register_buffer("weight", weights.to(self.device), persistent=False)
+            if self.compile_model:
+                self.model.compile()
+
+    # Training ---------------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """Nothing in here waits for the device, but once every `log_every_n_steps` steps."""
+        images, labels = batch
+        logits = self(images)
+        loss = self.loss(logits, labels)
+        self._sums.add(loss.detach(), logits.detach(), labels)
+        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:
+            self._log_mark()
+        return loss
+
+    def _log_mark(self) -> None:
+        """`train/loss` since the last mark, for the curves inside an epoch."""
+        if self._sums.count == 0:
+            return
+        loss = self._sums.close_mark(self.trainer.strategy)
+        if not math.isfinite(loss):
+            raise UserError(
+                f"train/loss became {loss} in epoch {self.current_epoch}, step {self.global_step}.",
+                "Lower optimizer.lr, or limit the gradients with trainer.gradient_clip_val=1; the last good checkpoint is kept.",
+            )
+        for logger in self.loggers:
+            logger.log_metrics({"train/loss": loss, "lr": self._lr()}, self.global_step)
+
+    def _lr(self) -> float:
+        return float(self.optimizers(use_pl_optimizer=False).param_groups[-1]["lr"])
+
+    def on_train_epoch_start(self) -> None:
+        self._sums.start_epoch(self.device)
+
+    def on_train_epoch_end(self) -> None:
+        self._log_mark()
+        loss, acc = self._sums.epoch_means()
+        self.log_dict({"train/loss": loss, "train/acc": acc, "lr": self._lr()})
+
+    # Validation and test ----------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
+        self._evaluate(batch, self.val_metrics)
+
+    def test_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
+        self.test_logits.append(self._evaluate(batch, self.test_metrics).float().cpu())
+
+    def _evaluate(self, batch: tuple[torch.Tensor, torch.Tensor], metrics: "Metrics") -> torch.Tensor:
+        images, labels = batch
+        logits = self(images)
+        metrics.update(logits, labels, self.eval_loss(logits.float(), labels))
+        return logits
+
+    def on_test_epoch_start(self) -> None:
+        self.test_logits.clear()
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics("val", self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test", self.test_metrics)
+
+    def _log_metrics(self, stage: str, metrics: "Metrics") -> None:
+        self.figures[stage], self.confusion[stage] = metrics.compute()
+        metrics.reset()
+        # Every process holds the same figures by now: torchmetrics has gathered them.
+        # A pass over the validation split behind the training is no part of its curves.
+        logged = stage == "test" or self.trainer.state.fn == "fit"
+        self.log_dict({f"{stage}/{name}": value for name, value in self.figures[stage].items()}, logger=logged)
+
+    # Optimizer --------------------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self):
+        """Optimizer and schedule, with what they left open filled in."""
+        optimizer = self._optimizer()
+        if self.scheduler_factory is None:
+            return optimizer
+        scheduler = {
+            "scheduler": self._scheduler(optimizer),
+            "interval": self.interval,
+            "frequency": self.frequency,
+            "monitor": self.monitor,
+        }
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        choice = {}
+        if getattr(self.optimizer_factory, "keywords", {}).get("fused", True) is None:
+            # Lightning refuses a fused optimizer with clipped gradients under mixed precision.
+            clipped = self.trainer.gradient_clip_val and "mixed" in str(self.trainer.precision)
+            choice["fused"] = self.device.type in ("cpu", "cuda") and not clipped
+            self.automatic.update(choice)
+        return self.optimizer_factory([p for p in self.model.parameters() if p.requires_grad], **choice)
+
+    def _scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        given = getattr(self.scheduler_factory, "keywords", {})
+        left_open = {}
+        for name, parameter in inspect.signature(self.scheduler_factory).parameters.items():
+            missing = given.get(name, parameter.default)
+            if name in LENGTHS and (missing is None or missing is inspect.Parameter.empty):
+                left_open[name] = self._run_length()
+            if name == "max_lr" and (missing is None or missing is inspect.Parameter.empty):
+                left_open[name] = [group["lr"] for group in optimizer.param_groups]
+        return self.scheduler_factory(optimizer, **left_open)
+
+    def _run_length(self) -> int:
+        """Steps or epochs of the whole run, whichever the scheduler counts in."""
+        length = self.trainer.max_epochs if self.interval == "epoch" else self.trainer.estimated_stepping_batches
+        if not 0 < length < math.inf:
+            raise UserError(
+                "The schedule needs to know the length of the run, and trainer.max_epochs does not tell it.",
+                "Set trainer.max_epochs, or choose scheduler=step or scheduler=constant.",
+            )
+        return math.ceil(length / self.frequency)
+
+    # Checkpoints ------------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let the file describe itself, in plain types."""
+        checkpoint["description"] = {
+            **self.description,
+            "classes": self.classes,
+            "channels": self.mean.shape[1],
+            "mean": self.mean.flatten().tolist(),
+            "std": self.std.flatten().tolist(),
+            "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
+        }
+        checkpoint["epoch_sums"] = self._sums.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A run resumed in the middle of an epoch goes on counting where it stopped."""
+        self._sums.resume = checkpoint.get("epoch_sums")
+
+
+class Sums:
+    """Loss and hits of the training pictures seen in this epoch, added up on the device without waiting for it.
+
+    A mark is a stretch of some steps; closing it is the only moment that reads from the device.
+    """
+
+    def __init__(self):
+        self.resume: dict[str, Any] | None = None
+        self.start_epoch(torch.device("cpu"))
+
+    def start_epoch(self, device: torch.device) -> None:
+        self.mark = torch.zeros(2, device=device)
+        self.loss, self.hits = self.mark.unbind()  # views: adding to them fills the mark
+        self.count = 0
+        self.epoch = [0.0, 0.0, 0.0]  # loss, hits, pictures of the closed marks
+        if self.resume is not None:
+            self.mark.copy_(torch.tensor(self.resume["mark"]))
+            self.count, self.epoch = self.resume["count"], list(self.resume["epoch"])
+            self.resume = None
+
+    def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        if labels.ndim == 2:  # mixed pictures: a hit is the label with the larger share
+            labels = labels.argmax(1)
+        self.loss.add_(loss, alpha=len(labels))
+        self.hits.add_((logits.argmax(1) == labels).sum())
+        self.count += len(labels)
+
+    def close_mark(self, strategy) -> float:
+        """Mean loss since the last mark, over all processes."""
+        totals = torch.cat([self.mark, self.mark.new_tensor([self.count])])
+        loss, hits, count = strategy.reduce(totals, reduce_op="sum").tolist()
+        self.epoch = [self.epoch[0] + loss, self.epoch[1] + hits, self.epoch[2] + count]
+        self.mark.zero_()
+        self.count = 0
+        return loss / count
+
+    def epoch_means(self) -> tuple[float, float]:
+        """Mean loss and accuracy over the epoch."""
+        loss, hits, count = self.epoch
+        return loss / max(count, 1), hits / max(count, 1)
+
+    def state(self) -> dict[str, Any]:
+        return {"mark": self.mark.tolist(), "count": self.count, "epoch": list(self.epoch)}
+
+
+class Metrics(nn.Module):
+    """Loss, accuracies and confusion matrix of one pass over a split. Counts pictures, so nothing hangs on the batch size."""
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.loss = SumMetric()
+        self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
+        self.top5 = MulticlassAccuracy(num_classes, top_k=5, average="micro", validate_args=False) if num_classes > 5 else None
+
+    def update(self, logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor) -> None:
+        """(N, num_classes), (N,), and the mean loss of the batch."""
+        self.loss.update(loss * len(labels))
+        self.confusion.update(logits, labels)
+        if self.top5 is not None:
+            self.top5.update(logits, labels)
+
+    def compute(self) -> tuple[dict[str, float], torch.Tensor]:
+        """Figures by name, and the (true, predicted) counts. Gathers over all processes."""
+        counts = self.confusion.compute().cpu()
+        total = max(int(counts.sum()), 1)
+        support = counts.sum(1)
+        recall = counts.diagonal()[support > 0].double() / support[support > 0]
+        values = {
+            "loss": float(self.loss.compute()) / total,
+            "acc": int(counts.diagonal().sum()) / total,
+            "acc_balanced": float(recall.mean()) if len(recall) else 0.0,
+        }
+        if self.top5 is not None:
+            values["acc_top5"] = float(self.top5.compute())
+        return values, counts
+
+    def reset(self) -> None:
+        for metric in self.children():
+            metric.reset()

@@ -1,0 +1,28 @@
+"""Train a network: python train.py model=simple_v3 data=cifar10 trainer.accelerator=gpu
+
+torch and lightning are imported inside `main`, so that `--help`, `--cfg job`, tab completion and typing errors answer at once.
+"""
+
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from src.command_line import continued_config, run, two_line_errors
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> float:
+    """One run; returns the validation loss of its best checkpoint."""
+    from src.training import objective, train
+
+    job = HydraConfig.get()
+    if cfg.resume:
+        cfg = continued_config(cfg, list(job.overrides.task))
+    with two_line_errors():
+        return objective(train(cfg, Path(job.runtime.output_dir)))
+
+
+if __name__ == "__main__":
+    run(main)
