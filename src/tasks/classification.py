@@ -142,6 +142,7 @@ class ClassificationTask(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         self._log_mark()
         loss, acc = self._sums.epoch_means()
+        self._sums.start_epoch(self.device)  # a checkpoint of the finished epoch has nothing to go on counting from
         self.log_dict({"train/loss": loss, "train/acc": acc, "lr": self._lr()})
 
     # Validation and test ----------------------------------------------------------------------------------------------
