@@ -27,7 +27,7 @@ TIMING = ("interval", "frequency", "monitor")  # keys of a scheduler's YAML that
 
 
 def build(cfg: DictConfig) -> tuple[ImageDataModule, ClassificationTask]:
-    """The data set and the task around the network, fitted to one another.
+    """The data set and the task around the network, fitted to one another and to what is to be monitored.
 
     Raises:
         UserError: anything in the config that cannot be built, or parts that do not go together.
@@ -44,8 +44,8 @@ def build(cfg: DictConfig) -> tuple[ImageDataModule, ClassificationTask]:
         classes=data.classes,
         mean=data.mean,
         std=data.std,
-        optimizer=_factory("optimizer", cfg.optimizer),
-        scheduler=_factory("scheduler", scheduler),
+        optimizer=factory("optimizer", cfg.optimizer),
+        scheduler=factory("scheduler", scheduler),
         description={
             "model": spec,
             "image_size": data.image_size,
@@ -54,6 +54,11 @@ def build(cfg: DictConfig) -> tuple[ImageDataModule, ClassificationTask]:
         },
         **timing,
     )
+    for group, node in {"scheduler": cfg.scheduler, **{f"callbacks.{name}": node for name, node in cfg.callbacks.items()}}.items():
+        if node.get("enabled", True) and node.get("monitor", "val/loss") not in task.metric_names:
+            raise UserError(
+                f"{group}.monitor={node.monitor} is no metric of this run.", f"Choose one of {', '.join(sorted(task.metric_names))}."
+            )
     return data, task
 
 
@@ -117,7 +122,7 @@ def _target(group: str, node: DictConfig) -> Callable:
         ) from None
 
 
-def _factory(group: str, node: DictConfig) -> Callable:
+def factory(group: str, node: DictConfig) -> Callable:
     """A config's target with its arguments, still to be called. A plain partial: Hydra's own checks its policy on every call."""
     with _two_lines(group):
         made = instantiate(node, _convert_="all", _partial_=True)
@@ -126,9 +131,9 @@ def _factory(group: str, node: DictConfig) -> Callable:
 
 def make(group: str, node: DictConfig, **objects: Any) -> Any:
     """What a config's target makes of its arguments and of `objects`, which Hydra gets no chance to copy or to look into."""
-    factory = _factory(group, node)
+    made = factory(group, node)
     with _two_lines(group):
-        return factory(**objects)
+        return made(**objects)
 
 
 @contextmanager

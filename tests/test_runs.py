@@ -112,7 +112,8 @@ def test_evaluate_repeats_the_test_figures_from_another_directory(finished_run, 
 
 def test_without_a_test_split_the_table_says_val(dog_cat_root, tmp_path):
     results = run_training(
-        tmp_path, "data=dog_cat", f"data.root={dog_cat_root}", "data.val_size=20", "data.image_size=32", "model=lenet", "trainer.max_epochs=1"
+        tmp_path, "data=dog_cat", f"data.root={dog_cat_root}", "data.val_size=20", "data.image_size=32", "model=lenet",
+        "trainer.max_epochs=1",
     )  # fmt: skip
     assert results["test"] is None and results["val"]["acc_balanced"] >= 0
     assert {row["split"] for row in csv.DictReader(open(tmp_path / "per_class.csv"))} == {"val"}

@@ -80,6 +80,12 @@ class ClassificationTask(L.LightningModule):
         self.test_logits: list[torch.Tensor] = []  # one (N, num_classes) a batch of the last test pass, on the CPU
         self._sums = Sums()
 
+    @property
+    def metric_names(self) -> set[str]:
+        """What a callback or a schedule can monitor."""
+        val = {"loss", "acc", "acc_balanced"} | ({"acc_top5"} if len(self.classes) > 5 else set())
+        return {"train/loss", "train/acc", "lr", *(f"val/{name}" for name in val)}
+
     # The network ------------------------------------------------------------------------------------------------------
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -179,12 +185,22 @@ class ClassificationTask(L.LightningModule):
     # Optimizer --------------------------------------------------------------------------------------------------------
 
     def configure_optimizers(self):
-        """Optimizer and schedule, with what they left open filled in."""
-        optimizer = self._optimizer()
-        if self.scheduler_factory is None:
+        """Optimizer and schedule, with what they left open filled in.
+
+        Raises:
+            UserError: arguments that torch refuses.
+        """
+        try:
+            optimizer = self._optimizer()
+            scheduler = self._scheduler(optimizer) if self.scheduler_factory is not None else None
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"The optimizer or its schedule cannot be built: {error}.", "Check the keys under optimizer and scheduler."
+            ) from error
+        if scheduler is None:
             return optimizer
         scheduler = {
-            "scheduler": self._scheduler(optimizer),
+            "scheduler": scheduler,
             "interval": self.interval,
             "frequency": self.frequency,
             "monitor": self.monitor,

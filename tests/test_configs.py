@@ -1,0 +1,201 @@
+"""Every shipped YAML is built, every experiment takes real steps, and the house rules hold."""
+
+import ast
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import QUICK, ROOT, composed, pictures, run_script, run_training, write_folder
+from omegaconf import OmegaConf
+
+from src.build import build, build_trainer
+from src.datamodules import ImageDataModule
+
+CONF = ROOT / "conf"
+OPTIONS = [
+    f"{path.parent.relative_to(CONF).as_posix()}={path.stem}"
+    for group in ("data/augment", "model", "task", "optimizer", "scheduler", "trainer", "callbacks", "logger")
+    for path in sorted((CONF / group).glob("*.yaml"))
+]
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+SMALL = {"cifar10": 16, "fashion_mnist": 16, "dog_cat": 8}  # batch sizes
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_builds(option, tmp_path):
+    cfg = composed([option, *(["data.channels=3"] if "torchvision" in option else [])])
+    data, task = build(cfg)
+    assert task.model is not None and len(task.classes) == len(data.classes)
+    if option.split("=")[0] in ("trainer", "callbacks", "logger"):
+        assert build_trainer(cfg, tmp_path).max_epochs == cfg.trainer.max_epochs
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (CONF / "data").glob("*.yaml")])
+def test_every_data_set_builds_with_the_same_names(name, tmp_path):
+    write_folder(tmp_path, {"cat": 2, "dog": 2}, size=8)
+    data, task = build(composed([f"data={name}", f"data.root={tmp_path}", "data.image_size=32"]))
+    assert isinstance(data, ImageDataModule) and task.mean.shape[1] == data.channels
+    common = set(composed(["data=digits"]).data)
+    assert common <= set(composed([f"data={name}"]).data)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_takes_real_steps(name, cifar_root, fashion_root, dog_cat_root, tmp_path):
+    cfg = composed([f"experiment={name}"])
+    kind = {"CIFAR10DataModule": "cifar10", "FashionMNISTDataModule": "fashion_mnist", "DogCatDataModule": "dog_cat"}[
+        cfg.data._target_.rpartition(".")[2]
+    ]
+    root = {"cifar10": cifar_root, "fashion_mnist": fashion_root, "dog_cat": dog_cat_root}[kind]
+    small = ["data.image_size=64"] if kind == "dog_cat" else []
+    if "weights" in cfg.model:
+        small.append("model.weights=null")
+    if name == "vgg16_cifar10":
+        small += ["trainer.limit_train_batches=1", "trainer.limit_test_batches=1"]
+    quick = [item for item in QUICK if not any(item.split("=")[0] == other.split("=")[0] for other in small)]
+    results = run_training(
+        tmp_path, f"experiment={name}", f"data.root={root}", "data.val_size=20", f"data.batch_size={SMALL[kind]}", *quick, *small
+    )
+    assert results["status"] == "completed" and results["val"]["loss"] > 0
+
+
+def test_every_experiment_says_its_command_and_what_was_measured():
+    for name in EXPERIMENTS:
+        header = (CONF / "experiment" / f"{name}.yaml").read_text().split("defaults:")[0]
+        assert f"python train.py experiment={name}" in header and "Measured here:" in header
+
+
+def test_no_key_restates_a_default_of_another_file_wrongly():
+    """The common keys of all data sets say the same, so a reader has to learn them once."""
+    digits = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "digits.yaml"))
+    own = {"defaults", "_target_", "root", "image_size", "batch_size", "val_size"}
+    for path in (CONF / "data").glob("*.yaml"):
+        other = OmegaConf.to_container(OmegaConf.load(path))
+        assert {k: v for k, v in digits.items() if k not in own} == {k: other[k] for k in digits if k not in own}, path
+
+
+def test_imports_flow_one_way():
+    """Networks import torch alone; data sets, networks and tasks never one another; Hydra stays with the builder and entry points."""
+    allowed = {
+        "models": {"src.models"},
+        "datamodules": {"src.datamodules", "src.errors"},
+        "tasks": {"src.tasks", "src.errors"},
+        "callbacks": {"src.callbacks", "src.errors"},
+    }
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        package = path.relative_to(ROOT / "src").parts[0]
+        imported = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module)
+        if package in allowed:
+            own = {name for name in imported if name.startswith("src")}
+            assert all(any(name == root or name.startswith(root + ".") for root in allowed[package]) for name in own), (path, own)
+            assert not {name for name in imported if name.split(".")[0] in ("hydra", "omegaconf")}, path
+        if package == "models":
+            assert {name.split(".")[0] for name in imported} <= {"torch", "torchvision", "src", "collections"}, path
+
+
+NETWORK = """
+import torch
+from torch import nn
+
+
+class Linear1(nn.Module):
+    def __init__(self, in_channels, num_classes, image_size, bias=True):
+        super().__init__()
+        self.layer = nn.Linear(in_channels * image_size**2, num_classes, bias)
+
+    def forward(self, images):
+        return self.layer(images.flatten(1))
+"""
+DATA = """
+import torch
+
+from src.datamodules.image_datamodule import ImageDataModule
+
+
+class StripesDataModule(ImageDataModule):
+    classes = ["across", "down"]
+    channels = 1
+    native_size = 8
+    mean = (0.5,)
+    std = (0.5,)
+
+    def load(self, split):
+        if split == "val":
+            return None
+        labels = torch.arange(60) % 2
+        images = torch.zeros(60, 1, 8, 8, dtype=torch.uint8)
+        images[labels == 0, :, ::2] = 255
+        images[labels == 1, :, :, ::2] = 255
+        return images, labels
+"""
+
+
+def test_a_network_and_a_data_set_are_two_new_files_each_and_no_edit(tmp_path):
+    """In a copy of the project, as a newcomer would; then the checkpoint is evaluated from the file alone."""
+    for part in ("src", "conf"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    for script in ("train.py", "evaluate.py"):
+        shutil.copy(ROOT / script, tmp_path)
+    (tmp_path / "src" / "models" / "linear1.py").write_text(NETWORK)
+    (tmp_path / "conf" / "model" / "linear1.yaml").write_text("_target_: src.models.linear1.Linear1\nbias: true\n")
+    (tmp_path / "src" / "datamodules" / "stripes.py").write_text(DATA)
+    yaml = (tmp_path / "conf" / "data" / "digits.yaml").read_text()
+    yaml = yaml.replace("src.datamodules.DigitsDataModule", "src.datamodules.stripes.StripesDataModule").replace(
+        "image_size: 32", "image_size: 8"
+    )
+    (tmp_path / "conf" / "data" / "stripes.yaml").write_text(yaml)
+
+    def script(*arguments):
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        return subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+
+    options = ["trainer.max_epochs=3", "hydra.run.dir=run", "logger=none"]
+    trained = script("train.py", "model=linear1", "data=stripes", "model.bias=false", *options)
+    assert trained.returncode == 0, trained.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["test"]["acc"] == 1.0 and results["num_parameters"] == 128
+    evaluated = script("evaluate.py", "ckpt=run/checkpoints/best.ckpt", "hydra.run.dir=again")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert json.loads((tmp_path / "again" / "results.json").read_text())["test"] == results["test"]
+
+
+def test_a_notebook_composes_by_hand(tmp_path):
+    """A plain Python session, from another directory, with no Hydra imported."""
+    code = """
+import lightning as L
+from src.datamodules import CIFAR10DataModule
+from src.models import SimpleV3
+from src.tasks import ClassificationTask
+import sys
+data = CIFAR10DataModule(ROOT, batch_size=20, val_size=20)
+task = ClassificationTask(SimpleV3(data.channels, len(data.classes)), data.classes, data.mean, data.std)
+trainer = L.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False)
+trainer.fit(task, data)
+trainer.test(task, data)
+assert "hydra" not in sys.modules
+print("acc", task.figures["test"]["acc"])
+"""
+    root = Path(tmp_path) / "root"
+    (root / "cifar-10-batches-py").mkdir(parents=True)
+    for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"):
+        content = {b"labels": [k % 10 for k in range(20)], b"data": pictures(20, 3, 32).reshape(20, -1)}
+        (root / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(content, protocol=2))
+    result = subprocess.run(
+        [sys.executable, "-c", code.replace("ROOT", repr(str(root)))], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0 and "acc 0." in result.stdout, result.stderr
+
+
+def test_help_does_not_import_torch():
+    result = run_script("train.py", "--cfg", "job", PYTHONPROFILEIMPORTTIME="1")
+    assert result.returncode == 0 and "max_epochs: 10" in result.stdout
+    assert " torch" not in result.stderr and "lightning" not in result.stderr
