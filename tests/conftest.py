@@ -16,6 +16,8 @@ from omegaconf import DictConfig
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
+torch.set_num_threads(1)  # the networks here are tiny: a second thread only waits for the first
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same for the processes that tests start
 CIFAR_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 QUICK = ["trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.limit_val_batches=2"]
 
