@@ -163,6 +163,19 @@ def test_training_from_the_command_line(cifar_root, tmp_path):
     assert (ROOT / "conf").is_dir()
 
 
+def test_resume_last_goes_on_in_the_newest_run(tmp_path):
+    """From the shell: the run's own config, changed only by what is typed, in the run's own folder."""
+    run = tmp_path / "runs" / "a b=1,c"
+    run_training(run, "model=lenet", "optimizer.lr=0.05", "data.image_size=16", "trainer.max_epochs=1")
+    result = run_script("train.py", "resume=last", "trainer.max_epochs=3", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [run.name]
+    results = json.loads((run / "results.json").read_text())
+    assert results["epochs"] == 3 and len(list(csv.DictReader(open(run / "metrics.csv")))) == 3
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["optimizer"]["lr"] == 0.05 and config["trainer"]["max_epochs"] == 3
+
+
 def test_network_from_a_task_composed_by_hand_needs_the_network(tmp_path):
     import lightning as L
 

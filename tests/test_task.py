@@ -190,3 +190,12 @@ def test_compiled_networks_keep_their_parameter_names():
     names = set(task.state_dict())
     task.model.compile(backend="eager")
     assert set(task.state_dict()) == names and "model.features.0.weight" in names
+
+
+@pytest.mark.parametrize(("channels", "classes", "words"), [(3, 10, "1x16x16"), (1, 7, "10 classes")])
+def test_a_network_that_does_not_fit_the_data(channels, classes, words):
+    data = DigitsDataModule(image_size=16)
+    task = ClassificationTask(LeNet(channels, classes, 16), data.classes, data.mean, data.std)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, max_epochs=1)
+    with pytest.raises(UserError, match=words):
+        trainer.fit(task, data)

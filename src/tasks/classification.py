@@ -108,11 +108,33 @@ class ClassificationTask(L.LightningModule):
             self.model.to(memory_format=torch.channels_last)
         if stage == "fit":
             data = self.trainer.datamodule
+            if data is not None and "model" not in self.description:
+                self._try_network(data.channels, data.image_size)
             self.description.setdefault("image_size", getattr(data, "image_size", None))
             if (weights := getattr(data, "class_weights", None)) is not None:
                 self.loss.register_buffer("weight", weights.to(self.device), persistent=False)
             if self.compile_model:
                 self.model.compile()
+
+    def _try_network(self, channels: int, size: int) -> None:
+        """One empty batch through a network composed by hand, so that a misfit is told before any data are read."""
+        name = type(self.model).__name__
+        was_training = self.model.training
+        try:
+            with torch.no_grad():
+                logits = self.model.eval()(torch.zeros(2, channels, size, size, device=self.device))
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"{name} cannot take pictures of {channels}x{size}x{size}: {error}.",
+                "Build it with in_channels=data.channels, and with image_size=data.image_size where it asks for it.",
+            ) from None
+        finally:
+            self.model.train(was_training)
+        if logits.shape != (2, len(self.classes)):
+            raise UserError(
+                f"{name} gives {tuple(logits.shape[1:])} figures a picture for {len(self.classes)} classes.",
+                "Build it with num_classes=len(data.classes).",
+            )
 
     # Training ---------------------------------------------------------------------------------------------------------
 
@@ -149,7 +171,7 @@ class ClassificationTask(L.LightningModule):
         self._log_mark()
         loss, acc = self._sums.epoch_means()
         self._sums.start_epoch(self.device)  # a checkpoint of the finished epoch has nothing to go on counting from
-        self.log_dict({"train/loss": loss, "train/acc": acc, "lr": self._lr()})
+        self.log_dict({"train/loss": loss, "train/acc": acc, "lr": self._lr()}, logger=bool(self.loggers))
 
     # Validation and test ----------------------------------------------------------------------------------------------
 
@@ -179,7 +201,7 @@ class ClassificationTask(L.LightningModule):
         metrics.reset()
         # Every process holds the same figures by now: torchmetrics has gathered them.
         # A pass over the validation split behind the training is no part of its curves.
-        logged = stage == "test" or self.trainer.state.fn == "fit"
+        logged = bool(self.loggers) and (stage == "test" or self.trainer.state.fn == "fit")
         self.log_dict({f"{stage}/{name}": value for name, value in self.figures[stage].items()}, logger=logged)
 
     # Optimizer --------------------------------------------------------------------------------------------------------

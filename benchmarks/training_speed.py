@@ -1,0 +1,178 @@
+"""Training speed of this project against what a user would otherwise write, side by side in one run.
+
+    python benchmarks/training_speed.py lenet-4 --data FOLDER [--rounds 5] [--steps 1000]
+
+Works: `lenet-B` is GarmentClassifier on Fashion-MNIST at batch B (FOLDER as for data=fashion_mnist), `simple_v3-B` is simple_v3 on
+CIFAR-10 with random crop and flip (FOLDER as for data=cifar10). Contenders, each in a process of its own because importing lightning
+slows plain torch, taking turns round by round, with the same number of threads:
+
+    tutorial    the tutorial's loop as it is printed: torchvision data set, PIL transforms, DataLoader in this process
+    lightning   plain Lightning: the same DataLoader, accuracy as a metric and self.log of two values each step
+    project     python train.py with everything on: progress, metrics, loggers, checkpoints
+
+Prints images per second (median and range over the rounds) and the median of the ratios taken within each round.
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CONTENDERS = ("tutorial", "lightning", "project")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", help="lenet-4, simple_v3-128, ...")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--precision", default="32-true", help="of the project; the others run in float32")
+    parser.add_argument("--override", action="append", default=[], help="for the project, such as task.channels_last=false")
+    parser.add_argument("--contender", choices=CONTENDERS, help="run one of them in this process and print its figure")
+    options = parser.parse_args()
+    if options.contender:
+        print(json.dumps(RUN[options.contender](options)))
+        return
+    compare(options)
+
+
+def compare(options: argparse.Namespace) -> None:
+    speeds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    for _ in range(options.rounds):
+        for name in CONTENDERS:
+            command = [sys.executable, __file__, *sys.argv[1:], "--contender", name]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(done.stderr)
+            speeds[name].append(float(done.stdout.strip().splitlines()[-1]))
+    print(f"{options.work}, {options.steps} steps, {options.rounds} rounds, {platform.machine()}, {os.cpu_count()} cores")
+    for name in CONTENDERS:
+        values = speeds[name]
+        ratios = [ours / other for ours, other in zip(speeds["project"], values, strict=True)]
+        line = f"{name:<10} {statistics.median(values):>9,.0f} images/s ({min(values):,.0f} to {max(values):,.0f})"
+        if name != "project":
+            line += f"   project is {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(line)
+
+
+def work(options: argparse.Namespace):
+    """(network, torchvision data set with per-picture transforms, batch size) of a piece of work."""
+    from torchvision import datasets, transforms
+
+    sys.path.insert(0, str(ROOT))
+    from src.models import LeNet, SimpleV3
+
+    name, _, batch = options.work.rpartition("-")
+    if name == "lenet":
+        transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
+        return LeNet(1, 10, 28), datasets.FashionMNIST(options.data, train=True, transform=transform), int(batch)
+    steps = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+
+    class CIFAR10(datasets.CIFAR10):
+        def _check_integrity(self):  # a set in the true format need not be the original one
+            return True
+
+        def _load_meta(self):
+            self.classes = [str(i) for i in range(10)]
+
+    return SimpleV3(3, 10), CIFAR10(options.data, train=True, transform=transforms.Compose(steps)), int(batch)
+
+
+def tutorial(options: argparse.Namespace) -> float:
+    import torch
+
+    torch.manual_seed(0)
+    model, data, batch = work(options)
+    loader = torch.utils.data.DataLoader(data, batch_size=batch, shuffle=True)
+    loss_fn = torch.nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9)
+    model.train(True)
+    running_loss = 0.0
+    images = 0
+    start = time.perf_counter()
+    for i, (inputs, labels) in enumerate(loader):
+        optimizer.zero_grad()
+        outputs = model(inputs)
+        loss = loss_fn(outputs, labels)
+        loss.backward()
+        optimizer.step()
+        running_loss += loss.item()
+        images += len(labels)
+        if i + 1 == options.steps:
+            break
+    return images / (time.perf_counter() - start)
+
+
+def lightning(options: argparse.Namespace) -> float:
+    import logging
+
+    import lightning as L
+    import torch
+    import torchmetrics
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    L.seed_everything(0, verbose=False)
+    model, data, batch = work(options)
+
+    class Plain(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+            self.accuracy = torchmetrics.Accuracy(task="multiclass", num_classes=10)
+
+        def training_step(self, batch, batch_idx):
+            images, labels = batch
+            logits = self.model(images)
+            loss = torch.nn.functional.cross_entropy(logits, labels)
+            self.log("train/loss", loss)
+            self.log("train/acc", self.accuracy(logits, labels), prog_bar=True)
+            return loss
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.001, momentum=0.9)
+
+        def on_train_epoch_start(self):
+            self.start = time.perf_counter()
+
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            if batch_idx + 1 == self.trainer.num_training_batches:
+                self.seconds = time.perf_counter() - self.start
+
+    loader = torch.utils.data.DataLoader(data, batch_size=batch, shuffle=True)
+    module = Plain()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = L.Trainer(
+            max_epochs=1, limit_train_batches=options.steps, default_root_dir=folder, enable_model_summary=False, accelerator="cpu"
+        )
+        trainer.fit(module, loader)
+    return min(trainer.num_training_batches * batch, len(data)) / module.seconds
+
+
+def project(options: argparse.Namespace) -> float:
+    name, _, batch = options.work.rpartition("-")
+    recipe = {"lenet": "experiment=garment_fashion_mnist", "simple_v3": "experiment=simple_v3_cifar10"}[name]
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = [recipe, f"data.root={options.data}", f"data.batch_size={batch}", "trainer.max_epochs=1", "test=false"]
+        overrides += [f"trainer.limit_train_batches={options.steps}", "trainer.limit_val_batches=1", "trainer.accelerator=cpu"]
+        overrides += ["data/augment=crop_flip"] if name == "simple_v3" else []
+        overrides += [f"trainer.precision={options.precision}", f"hydra.run.dir={folder}", *options.override]
+        done = subprocess.run([sys.executable, str(ROOT / "train.py"), *overrides], capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(done.stderr)
+        with open(Path(folder) / "metrics.csv", newline="") as file:
+            return float(next(csv.DictReader(file))["images_per_second"])
+
+
+RUN = {"tutorial": tutorial, "lightning": lightning, "project": project}
+
+if __name__ == "__main__":
+    main()
