@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,6 +48,9 @@ def _train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data, task = build(cfg)
     trainer = build_trainer(cfg, run.path)
+    if trainer.strategy.root_device.type == "cpu":
+        # Lightning sets this to 1; every optimizer step then looks for NVIDIA's library anew where there is none.
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     data.trainer = trainer  # for choices that hang on the device
     trainer.strategy.connect(task)
     data.prepare_data()

@@ -82,4 +82,6 @@ class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         if (module, name) not in self.ALLOWED:
             raise pickle.UnpicklingError(f"it wants to call {module}.{name}")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        if name == "_reconstruct":
+            return np.empty(0).__reduce__()[0]  # it has moved between versions of numpy
+        return super().find_class(module, name)
