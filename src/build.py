@@ -33,7 +33,7 @@ def build(cfg: DictConfig) -> tuple[ImageDataModule, ClassificationTask]:
         UserError: anything in the config that cannot be built, or parts that do not go together.
     """
     data = make("data", cfg.data)
-    model, spec = build_network(cfg.model, data)
+    model, spec = build_network(cfg.model, data, resumed=bool(cfg.resume))
     timing = {key: cfg.scheduler[key] for key in TIMING if key in cfg.scheduler}
     scheduler = OmegaConf.create({key: cfg.scheduler[key] for key in cfg.scheduler if key not in TIMING})
     config = to_plain(OmegaConf.to_container(cfg, resolve=True))
@@ -55,19 +55,23 @@ def build(cfg: DictConfig) -> tuple[ImageDataModule, ClassificationTask]:
         **timing,
     )
     for group, node in {"scheduler": cfg.scheduler, **{f"callbacks.{name}": node for name, node in cfg.callbacks.items()}}.items():
-        if node.get("enabled", True) and node.get("monitor", "val/loss") not in task.metric_names:
+        if node is not None and node.get("enabled", True) and node.get("monitor", "val/loss") not in task.metric_names:
             raise UserError(
                 f"{group}.monitor={node.monitor} is no metric of this run.", f"Choose one of {', '.join(sorted(task.metric_names))}."
             )
     return data, task
 
 
-def build_network(cfg: DictConfig, data: ImageDataModule) -> tuple[nn.Module, dict[str, Any]]:
-    """The network for a data set, tried on an empty picture, and the plain facts from which it can be built again."""
+def build_network(cfg: DictConfig, data: ImageDataModule, resumed: bool = False) -> tuple[nn.Module, dict[str, Any]]:
+    """The network for a data set, tried on an empty picture, and the plain facts from which it can be built again.
+
+    A resumed run gets its weights from the checkpoint, so nothing is fetched for it.
+    """
     facts = {"in_channels": data.channels, "num_classes": len(data.classes)}
     if "image_size" in inspect.signature(_target("model", cfg)).parameters:
         facts["image_size"] = data.image_size
-    model = make("model", cfg, **facts)
+    made_of = {"weights": None} if resumed and "weights" in cfg else {}
+    model = make("model", cfg, **facts, **made_of)
     if (size := data.image_size) and not _takes(model, data.channels, size):
         fitting = next((s for s in (32, 64, 96, 128, 224, 299) if s > size and _takes(model, data.channels, s)), None)
         raise UserError(
@@ -94,6 +98,8 @@ def build_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
     """The trainer with callbacks and loggers that write into `folder`."""
     callbacks: list[L.Callback] = [StepSeed(cfg.seed), Progress()]
     for name, node in cfg.callbacks.items():
+        if node is None:
+            continue
         node = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
         if node.pop("enabled", True):
             if "dirpath" in node and node.dirpath is None:

@@ -114,6 +114,59 @@ def network(checkpoint: Mapping[str, Any], model: nn.Module | None = None) -> nn
     return model
 
 
+class Classifier(nn.Module):
+    """A trained network with all that it needs to be asked: `classes`, input size, normalisation.
+
+    Called with uint8 images (N, C, image_size, image_size) it gives logits (N, num_classes).
+    """
+
+    def __init__(self, model: nn.Module, description: Mapping[str, Any]):
+        super().__init__()
+        self.model = model
+        self.classes: list[str] = list(description["classes"])
+        self.channels: int = description["channels"]
+        self.image_size: int | None = description.get("image_size")
+        self.resize: str = description.get("resize", "stretch")
+        self.register_buffer("mean", torch.tensor(description["mean"]).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(description["std"]).view(1, -1, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model(images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.std))
+
+    @torch.inference_mode()
+    def predict(self, images: Any) -> torch.Tensor:
+        """Probabilities (N, num_classes) of a Pillow picture, a uint8 array (H, W) or (H, W, C), a uint8 tensor (C, H, W), or a list.
+
+        Pictures of any size and colour are brought to the network's own, as in training.
+        """
+        from PIL import Image
+
+        from src.datamodules.decode import to_array
+
+        batch = []
+        for image in images if isinstance(images, list | tuple) else [images]:
+            if isinstance(image, torch.Tensor):
+                image = image.cpu().permute(1, 2, 0).squeeze(-1).numpy()
+            if isinstance(image, np.ndarray):
+                image = Image.fromarray(image)
+            batch.append(torch.from_numpy(to_array(image, self.image_size or image.height, self.channels, self.resize)))
+        return self(torch.stack(batch).to(self.mean.device)).softmax(1)
+
+
+def load(path: str | os.PathLike, model: nn.Module | None = None) -> Classifier:
+    """The trained network of a checkpoint file, in evaluation mode, on the CPU.
+
+    Args:
+        path: a best.ckpt or last.ckpt.
+        model: the network to load the weights into, for a task that was composed by hand.
+
+    Raises:
+        UserError: the file is missing, damaged or hostile, or does not say how its network is built.
+    """
+    stored = read(path)
+    return Classifier(network(stored, model), stored["description"]).eval()
+
+
 def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     """`model.load_state_dict`, with an error that names the first differences."""
     own = model.state_dict()

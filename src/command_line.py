@@ -138,6 +138,10 @@ def continued_config(cfg: "DictConfig", overrides: list[str]) -> "DictConfig":
     if not saved.is_file() or "experiment" in keys:
         return cfg
     continued = OmegaConf.load(saved)
-    for key in keys:
+    for key, override in zip(keys, overrides, strict=True):
+        if override.startswith("~"):
+            parent, _, name = key.rpartition(".")
+            (OmegaConf.select(continued, parent) if parent else continued).pop(name, None)
+            continue
         OmegaConf.update(continued, key, OmegaConf.select(cfg, key), merge=False, force_add=True)
     return continued

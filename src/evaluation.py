@@ -45,11 +45,13 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
             f"The data have the classes {', '.join(data.classes)}, the checkpoint {', '.join(task.classes)}.",
             "Evaluate on data with the same class names.",
         )
+    if cfg.split not in (None, "val", "test"):
+        raise UserError(f"split={cfg.split!r} is not known.", "Choose test or val.")
     split = cfg.split or ("test" if data.has_test else "val")
     config = stored["description"].get("config") or {}
     trainer = L.Trainer(
         accelerator=cfg.trainer.accelerator,
-        devices=cfg.trainer.devices,
+        devices=1,
         precision=cfg.trainer.precision or config.get("trainer", {}).get("precision", "32-true"),
         logger=False,
         enable_checkpointing=False,
@@ -95,8 +97,10 @@ def rebuild_data(stored: Mapping[str, Any], changes: DictConfig) -> ImageDataMod
     own = (description.get("config") or {}).get("data")
     given = {key: value for key, value in OmegaConf.to_container(changes, resolve=True).items() if value is not None}
     if "_target_" in given:
-        given |= {"image_size": description["image_size"], "channels": description["channels"]}
-        return make("data", OmegaConf.create({**given, "augment": None}))
+        shown = {"image_size": description["image_size"], "channels": description["channels"]}
+        if "resize" in given:
+            shown["resize"] = description["resize"]
+        return make("data", OmegaConf.create({**given, **shown, "augment": None}))  # shown as in training
     if own is None:
         raise UserError(
             "This checkpoint was written by a task composed by hand: it does not say which data it was trained on.",

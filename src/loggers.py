@@ -53,13 +53,17 @@ class EpochTable(Logger):
         epoch = int(metrics["epoch"])
         row = self.rows.setdefault(epoch, {})
         # Lightning keeps figures as float32: seven digits are what they hold.
-        row.update({name: float(f"{value:.7g}") for name, value in metrics.items() if name != "epoch"})
+        figures = {name: float(f"{value:.7g}") for name, value in metrics.items() if name != "epoch"}
+        if row.get("val/loss", math.inf) < figures.get("val/loss", math.inf):
+            # Of several validations in an epoch the best one stands, as best.ckpt does.
+            figures = {name: value for name, value in figures.items() if not name.startswith("val/")}
+        row.update(figures)
         row.update(epoch=epoch, step=int(step or 0))
         if "train/loss" in metrics:  # validation comes first, so the row is complete
             self.write()
             self._print(row)
 
-    def forget_after(self, epoch: int) -> None:
+    def forget_from(self, epoch: int) -> None:
         """Drop the rows of epochs that a resumed run is going to repeat: all from `epoch` on."""
         self.rows = {number: row for number, row in self.rows.items() if number < epoch}
 

@@ -13,12 +13,15 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
+from src import checkpoint as ckpt
 from src.build import build, build_trainer, resolve_paths
 from src.callbacks import Progress
 from src.datamodules import ImageDataModule
 from src.errors import UserError
+from src.loggers import EpochTable
 from src.run_folder import RunFolder, command_line, per_class, table
 from src.tasks import ClassificationTask
+from src.tasks.classification import LENGTHS
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +37,10 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """
     quieten()
     resolve_paths(cfg)
-    run = RunFolder(folder, active=is_first_process())
+    first = is_first_process()
+    if not first:
+        logging.getLogger("src").setLevel(logging.ERROR)  # one process speaks for all
+    run = RunFolder(folder, active=first)
     run.start(OmegaConf.to_container(cfg, resolve=True), command_line())
     try:
         return _train(cfg, run)
@@ -61,6 +67,8 @@ def _train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     sizes = ", ".join(f"{count:,} {split}" for split, count in data.sizes().items())
     log.info("%s on %s: %s parameters; %s pictures", *_names(task, data), f"{parameters:,}", sizes)
 
+    if cfg.resume:
+        _check_resumed(cfg, trainer)
     trainer.fit(task, data, ckpt_path=cfg.resume, weights_only=True)
 
     run.note(automatic=task.automatic)
@@ -78,6 +86,21 @@ def _train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     log.info("%s", table(per_class(task.classes, task.confusion[split])))
     log.info("%s", _closing_line(results, run.path))
     return results
+
+
+def _check_resumed(cfg: DictConfig, trainer: L.Trainer) -> None:
+    """Drop what the resumed run repeats from its table, and refuse to stretch a schedule that was laid out for another length."""
+    stored = ckpt.read(cfg.resume)
+    before = ((stored["description"].get("config") or {}).get("trainer") or {}).get("max_epochs")
+    if before not in (None, cfg.trainer.max_epochs) and any(name in cfg.scheduler for name in LENGTHS):
+        raise UserError(
+            f"The schedule of this run was laid out for {before} epochs and cannot be stretched to {cfg.trainer.max_epochs}.",
+            f"Resume with trainer.max_epochs={before}, or start a new run.",
+        )
+    unfinished = stored["epoch_sums"]["count"] > 0 or stored["epoch_sums"]["epoch"][2] > 0
+    for logger in trainer.loggers:
+        if isinstance(logger, EpochTable):
+            logger.forget_from(stored["epoch"] + (0 if unfinished else 1))
 
 
 def summarise(cfg: DictConfig, trainer: L.Trainer, task: ClassificationTask, checkpoint: str, tested: bool) -> dict[str, Any]:

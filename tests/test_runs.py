@@ -197,3 +197,63 @@ def test_network_from_a_task_composed_by_hand_needs_the_network(tmp_path):
         ckpt.network(stored)
     again = ckpt.network(stored, LeNet(1, 10, 16))
     assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), net.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("options", [["trainer.val_check_interval=0.5"], ["callbacks.last.every_n_train_steps=7"]])
+def test_a_run_cut_off_in_the_middle_of_an_epoch_ends_bit_equal(options, tmp_path):
+    from src.callbacks import StepSeed
+
+    common = ["model=simple_v3", "data/augment=crop_flip", "data.image_size=16", "trainer.limit_train_batches=12", "trainer.max_epochs=2"]
+    common += ["callbacks.last.every_n_train_steps=7", *options]
+    whole = run_training(tmp_path / "whole", *common)
+
+    class Cut(BaseException):
+        pass
+
+    original = StepSeed.on_train_batch_end
+
+    def cut(self, trainer, *args, **kwargs):
+        original(self, trainer, *args, **kwargs)
+        if self.batches == 17:
+            raise Cut
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StepSeed, "on_train_batch_end", cut)
+        with pytest.raises(Cut):
+            run_training(tmp_path / "parts", *common)
+    last = tmp_path / "parts" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 14
+    parts = run_training(tmp_path / "parts", *common, f"resume={last}")
+    assert parts["test"] == whole["test"] and parts["val"] == whole["val"]
+    weights = [torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in ("whole", "parts")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    tables = [list(csv.DictReader(open(tmp_path / run / "metrics.csv"))) for run in ("whole", "parts")]
+    timing = ("seconds", "images_per_second")
+    assert [{k: v for k, v in row.items() if k not in timing} for row in tables[0]] == [
+        {k: v for k, v in row.items() if k not in timing} for row in tables[1]
+    ]
+
+
+def test_a_schedule_is_not_stretched(tmp_path):
+    run_training(tmp_path, "model=lenet", "data.image_size=16", "trainer.max_epochs=1", "scheduler=onecycle")
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    with pytest.raises(UserError, match="laid out for 1 epochs"):
+        run_training(tmp_path, "model=lenet", "data.image_size=16", "trainer.max_epochs=2", "scheduler=onecycle", f"resume={last}")
+
+
+def test_a_loaded_network_predicts_from_the_file_alone(finished_run):
+    import src
+    from src.datamodules import DigitsDataModule
+
+    net = src.load(finished_run / "checkpoints" / "best.ckpt")
+    data = DigitsDataModule()
+    data.setup("test")
+    images = data.images("test", torch.arange(360))
+    hits = (net(images).argmax(1) == data.labels("test")).float().mean().item()
+    assert hits == pytest.approx(json.loads((finished_run / "results.json").read_text())["test"]["acc"])
+    assert net.classes == list("0123456789") and not net.training
+    from PIL import Image
+
+    picture = images[0, 0].numpy()
+    results = [net.predict(x) for x in (Image.fromarray(picture), picture, images[0], [picture])]
+    assert all(torch.equal(results[0], other) for other in results) and results[0].sum().item() == pytest.approx(1)

@@ -45,6 +45,12 @@ def test_metrics_of_hand_made_logits():
         assert confusion.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
 
 
+def test_a_loss_that_is_not_a_number_shows():
+    metrics = Metrics(2)
+    metrics.update(torch.zeros(2, 2), torch.tensor([0, 1]), torch.tensor(float("nan")))
+    assert math.isnan(metrics.compute()[0]["loss"])
+
+
 def test_tutorial_values_of_accuracy_and_cross_entropy():
     metrics = Metrics(2)
     metrics.update(torch.tensor([[0.3, 0.7], [0.6, 0.4]]), torch.tensor([0, 0]), torch.tensor(0.0))

@@ -31,7 +31,13 @@ class Progress(ProgressBar):
     def disable(self) -> None:
         self.enabled = False
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start_epoch()  # Lightning leaves out on_train_epoch_start for an epoch that is resumed in its middle
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start_epoch()
+
+    def _start_epoch(self) -> None:
         self._start = time.monotonic()
         self._validating = 0.0
         self._epoch_images = 0

@@ -4,7 +4,7 @@ A batch is cut from its set in one indexing operation, never picture by picture,
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
@@ -47,8 +47,8 @@ class LabelledImages(Dataset):
 class BatchOrder(SequentialSampler):
     """Yields (epoch, indices) a batch; the order depends on the seed and the epoch alone, so a resumed run repeats it.
 
-    Several processes share each global batch of `batch_size * world_size` pictures. In training the last batch is filled up from
-    its own start so that every process takes the same number of steps; elsewhere every picture is visited exactly once.
+    Several processes share each global batch of `batch_size * world_size` pictures. In training the order is filled up from
+    its start so that every process takes the same number of steps; elsewhere every picture is visited exactly once.
     (It is a SequentialSampler so that Lightning's `overfit_batches` leaves it alone: `shuffle=False` is all that it needs.)
 
     Args:
@@ -153,8 +153,3 @@ def inverse_frequency(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
     """
     counts = torch.bincount(labels, minlength=num_classes).float()
     return torch.where(counts > 0, len(labels) / (num_classes * counts.clamp(min=1)), 0.0)
-
-
-def split_sizes_text(sizes: Sequence[tuple[str, int]]) -> str:
-    """`45,000 train, 5,000 val` and so on, for one line on the screen."""
-    return ", ".join(f"{size:,} {name}" for name, size in sizes if size)

@@ -150,13 +150,15 @@ class ImageDataModule(L.LightningDataModule):
                 images = resize(images, self.image_size)
             if self.device_resident and self.trainer is not None:
                 images, labels = images.to(self._device), labels.to(self._device)
+        elif self.device_resident:
+            raise UserError("data.device_resident=true needs pictures that fit into memory.", "Set data.device_resident=false.")
         return images, labels
 
     def _split(self, labels: torch.Tensor, own_val: Loaded | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Indices of train and of validation."""
         everything = torch.arange(len(labels))
         if own_val is not None:
-            return everything, torch.arange(len(own_val[1]))
+            return self._mixed(everything), self._mixed(torch.arange(len(own_val[1])))
         from sklearn.model_selection import StratifiedKFold, train_test_split  # 0.8 s to import: only where it is needed
 
         try:
@@ -174,7 +176,12 @@ class ImageDataModule(L.LightningDataModule):
                 f"{f', data.num_folds={self.num_folds}' if self.num_folds else ''}: {error}",
                 "Give data.val_size a share between 0 and 1 or a number that leaves every class a picture on both sides.",
             ) from None
-        return torch.as_tensor(train).sort().values, torch.as_tensor(val).sort().values
+        return self._mixed(torch.as_tensor(train)), self._mixed(torch.as_tensor(val))
+
+    def _mixed(self, indices: torch.Tensor) -> torch.Tensor:
+        """In a fixed order that mixes the classes, so that a part of a split (limit_val_batches, overfit_batches) is a fair sample."""
+        generator = torch.Generator().manual_seed(self.split_seed)
+        return indices.sort().values[torch.randperm(len(indices), generator=generator)]
 
     def split_hash(self) -> str:
         """Names the exact train and validation pictures: equal for equal splits of equal data, whatever the run's seed."""
@@ -190,7 +197,8 @@ class ImageDataModule(L.LightningDataModule):
         self.setup("fit")
         images, labels = self._sets["train"]
         digest = hashlib.blake2b(labels.cpu().numpy().tobytes(), digest_size=8)
-        digest.update(images.cpu().numpy())
+        if isinstance(images, torch.Tensor):
+            digest.update(images.cpu().contiguous().numpy())
         return digest.hexdigest()
 
     def sizes(self) -> dict[str, int]:
@@ -238,7 +246,7 @@ class ImageDataModule(L.LightningDataModule):
         trainer = self.trainer
         overfit = training and trainer is not None and trainer.overfit_batches > 0
         weights = None
-        if training and self.balance == "sampler":
+        if training and self.balance == "sampler" and not overfit:
             weights = inverse_frequency(self.labels("train"), len(self.classes))[self.labels("train")]
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))  # what lightning.seed_everything was given
         order = BatchOrder(
@@ -260,7 +268,14 @@ class ImageDataModule(L.LightningDataModule):
             )
         per_image = self.augment if training and isinstance(self.augment, PerImage) else None
         workers = self.num_workers
-        if workers is None:
+        if labels.device.type != "cpu":
+            if per_image is not None:
+                raise UserError(
+                    "data.device_resident=true keeps the pictures where a transform that works image by image cannot reach them.",
+                    "Choose another data/augment, or data.device_resident=false.",
+                )
+            workers = 0
+        elif workers is None:
             in_memory = isinstance(images, torch.Tensor) and per_image is None
             workers = 0 if in_memory else min(os.cpu_count() or 1, 8)
         pin = self.pin_memory

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from src.datamodules.decode import decode
 from src.errors import UserError
@@ -82,16 +83,14 @@ def cached(files: PictureFiles, folder: Path) -> tuple[torch.Tensor, list[tuple[
     target = folder / f"{files.fingerprint().hex()[:32]}"
     if not (target / "bad.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
-        try:
-            _build(files, staging)
-            try:
-                staging.replace(target)
-            except OSError:  # another process was first
-                if not (target / "bad.json").is_file():
-                    raise
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        with FileLock(f"{target}.lock"):
+            if not (target / "bad.json").is_file():  # else another process has just built it
+                staging = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
+                try:
+                    _build(files, staging)
+                    staging.replace(target)
+                finally:
+                    shutil.rmtree(staging, ignore_errors=True)
     shape = (len(files), files.channels, files.size, files.size)
     # Mapped copy-on-write: torch wants writable memory, and nothing is ever written back.
     array = np.memmap(target / "pictures.u8", dtype=np.uint8, mode="c", shape=shape)

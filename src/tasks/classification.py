@@ -65,8 +65,7 @@ class ClassificationTask(L.LightningModule):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
         self.loss = loss or nn.CrossEntropyLoss()
-        # Smoothing and class weights shape the training; what is reported is the plain cross-entropy.
-        self.eval_loss = nn.CrossEntropyLoss() if isinstance(self.loss, nn.CrossEntropyLoss) else self.loss
+        self.eval_loss = nn.CrossEntropyLoss()  # smoothing and weights shape the training, not what is reported
         self.optimizer_factory = optimizer or partial(torch.optim.SGD, lr=0.05, momentum=0.9)
         self.scheduler_factory = scheduler
         self.interval, self.frequency, self.monitor = interval, frequency, monitor
@@ -77,7 +76,6 @@ class ClassificationTask(L.LightningModule):
         self.test_metrics = Metrics(len(self.classes))
         self.figures: dict[str, dict[str, float]] = {}  # stage -> loss, acc, ... of its last pass, in full precision
         self.confusion: dict[str, torch.Tensor] = {}  # stage -> (true class, predicted class) counts of its last pass
-        self.test_logits: list[torch.Tensor] = []  # one (N, num_classes) a batch of the last test pass, on the CPU
         self._sums = Sums()
 
     @property
@@ -117,7 +115,7 @@ class ClassificationTask(L.LightningModule):
                 self.model.compile()
 
     def _try_network(self, channels: int, size: int) -> None:
-        """One empty batch through a network composed by hand, so that a misfit is told before any data are read."""
+        """Two empty pictures through a network composed by hand, so that a misfit is told before any data are read."""
         name = type(self.model).__name__
         was_training = self.model.training
         try:
@@ -164,7 +162,8 @@ class ClassificationTask(L.LightningModule):
     def _lr(self) -> float:
         return float(self.optimizers(use_pl_optimizer=False).param_groups[-1]["lr"])
 
-    def on_train_epoch_start(self) -> None:
+    def on_train_start(self) -> None:
+        # Not on_train_epoch_start: Lightning leaves that out for the epoch that a run is resumed in the middle of.
         self._sums.start_epoch(self.device)
 
     def on_train_epoch_end(self) -> None:
@@ -179,16 +178,12 @@ class ClassificationTask(L.LightningModule):
         self._evaluate(batch, self.val_metrics)
 
     def test_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
-        self.test_logits.append(self._evaluate(batch, self.test_metrics).float().cpu())
+        self._evaluate(batch, self.test_metrics)
 
-    def _evaluate(self, batch: tuple[torch.Tensor, torch.Tensor], metrics: "Metrics") -> torch.Tensor:
+    def _evaluate(self, batch: tuple[torch.Tensor, torch.Tensor], metrics: "Metrics") -> None:
         images, labels = batch
         logits = self(images)
         metrics.update(logits, labels, self.eval_loss(logits.float(), labels))
-        return logits
-
-    def on_test_epoch_start(self) -> None:
-        self.test_logits.clear()
 
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val", self.val_metrics)
@@ -299,8 +294,6 @@ class Sums:
             self.resume = None
 
     def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        if labels.ndim == 2:  # mixed pictures: a hit is the label with the larger share
-            labels = labels.argmax(1)
         self.loss.add_(loss, alpha=len(labels))
         self.hits.add_((logits.argmax(1) == labels).sum())
         self.count += len(labels)
@@ -328,7 +321,7 @@ class Metrics(nn.Module):
 
     def __init__(self, num_classes: int):
         super().__init__()
-        self.loss = SumMetric()
+        self.loss = SumMetric(nan_strategy="disable")  # a loss that is not a number must show
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         self.top5 = MulticlassAccuracy(num_classes, top_k=5, average="micro", validate_args=False) if num_classes > 5 else None
 
