@@ -59,7 +59,7 @@ def to_array(image: Image.Image, size: int, channels: int = 3, resize: str = "st
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
     elif image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
-    array = np.asarray(image)
+    array = np.array(image)  # a copy: torch wants memory that it may write to
     return np.ascontiguousarray(array.transpose(2, 0, 1)) if channels == 3 else array[None]
 
 
