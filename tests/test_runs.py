@@ -36,7 +36,7 @@ def test_run_folder_is_complete(finished_run):
 
     run = json.loads((finished_run / "run.json").read_text())
     assert run["status"] == "completed" and run["data"]["sizes"] == {"train": 1293, "val": 144}
-    assert run["automatic"] == {"channels_last": True, "fused": True}
+    assert run["automatic"] == {"onednn": True, "channels_last": True, "fused": True}
     config = yaml.safe_load((finished_run / "config.yaml").read_text())
     assert config["model"] == {"_target_": "src.models.LeNet"} and config["optimizer"]["lr"] == 0.05
 
@@ -257,3 +257,12 @@ def test_a_loaded_network_predicts_from_the_file_alone(finished_run):
     picture = images[0, 0].numpy()
     results = [net.predict(x) for x in (Image.fromarray(picture), picture, images[0], [picture])]
     assert all(torch.equal(results[0], other) for other in results) and results[0].sum().item() == pytest.approx(1)
+
+
+def test_onednn_is_left_out_for_tiny_batches_alone_and_gives_way(tmp_path):
+    options = ["model=lenet", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "data.batch_size=4"]
+    for name, typed, expected in (("a", [], False), ("b", ["onednn=true"], None), ("c", ["data.batch_size=16"], True)):
+        run_training(tmp_path / name, *options, *typed)
+        automatic = json.loads((tmp_path / name / "run.json").read_text())["automatic"]
+        assert automatic.get("onednn") is expected
+    assert torch.backends.mkldnn.enabled
