@@ -107,7 +107,7 @@ def _number(text: str) -> float | int:
 
 
 class TensorBoard(TensorBoardLogger):
-    """TensorBoard's event files, in the folder `tensorboard` of a run.
+    """TensorBoard's event files, in the folder `tb` of a run (TensorBoard shows the path, so it is short).
 
     Train, val and test are runs of their own there and share their tags, so that TensorBoard draws one chart `loss` with a line for each.
     The final figures lie beside the settings in a fourth one, `results`, which the HParams tab shows.
@@ -121,7 +121,7 @@ class TensorBoard(TensorBoardLogger):
     STAGES = ("train", "val", "test")
 
     def __init__(self, save_dir: str | os.PathLike, log_graph: bool = False, **options: Any):
-        super().__init__(save_dir, name="tensorboard", version="", log_graph=log_graph, default_hp_metric=False, **options)
+        super().__init__(save_dir, name="tb", version="", log_graph=log_graph, default_hp_metric=False, **options)
         self._writers: dict[str, SummaryWriter] = {}
 
     @property

@@ -169,7 +169,7 @@ def _flat(node: Any, name: str = "") -> dict[str, float | str]:
         flat: dict[str, float | str] = {}
         for key, value in node.items():
             if key == "_target_":
-                flat[name] = value.rpartition(".")[2]
+                flat[name] = value.rpartition(".")[2].removesuffix("DataModule")
             else:
                 flat |= _flat(value, f"{name}.{key}" if name else key)
         return flat

@@ -20,7 +20,7 @@ from src.datamodules import CIFAR10DataModule, CropFlip, DigitsDataModule, PerIm
 from src.errors import UserError
 from src.training import train
 
-SMALL = ("model=simple_v3", "data.image_size=16", "data/augment=crop_flip", "trainer.limit_train_batches=12", "trainer.log_every_n_steps=5")
+SMALL = ("model=lenet", "data.image_size=16", "data/augment=crop_flip", "trainer.limit_train_batches=12", "trainer.log_every_n_steps=5")
 
 
 def run_logged(folder: Path, *overrides: str) -> dict:
@@ -29,7 +29,7 @@ def run_logged(folder: Path, *overrides: str) -> dict:
 
 
 def events(folder: Path, stage: str) -> EventAccumulator:
-    return EventAccumulator(str(folder / "tensorboard" / stage), {"scalars": 0, "images": 0, "tensors": 0}).Reload()
+    return EventAccumulator(str(folder / "tb" / stage), {"scalars": 0, "images": 0, "tensors": 0}).Reload()
 
 
 def curves(folder: Path, stage: str) -> dict[str, list[tuple[int, float]]]:
@@ -50,7 +50,7 @@ def logged_run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("logged")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*(trace|Trac|jit).*")
-        run_logged(folder, *SMALL, "trainer.max_epochs=2", "logger.tensorboard.log_graph=true")
+        run_logged(folder, *SMALL[1:], "model=simple_v3", "trainer.max_epochs=2", "logger.tensorboard.log_graph=true")
     return folder
 
 
@@ -110,7 +110,7 @@ def test_answers_are_those_of_the_best_checkpoint(tmp_path, monkeypatch):
         return original(pictures, names, answers)
 
     monkeypatch.setattr("src.callbacks.pictures.picture_grid", keep)
-    run_logged(tmp_path, *SMALL, "trainer.max_epochs=2", "callbacks.pictures.count=7", "callbacks.pictures.layers=[features.8]")
+    run_logged(tmp_path, *SMALL, "trainer.max_epochs=2", "callbacks.pictures.count=7", "callbacks.pictures.layers=[features.4]")
     net = src.load(tmp_path / "checkpoints" / "best.ckpt")
     (_, _, nothing), *answered = grids
     assert nothing is None and len(answered) == 2
@@ -121,7 +121,7 @@ def test_answers_are_those_of_the_best_checkpoint(tmp_path, monkeypatch):
         everything = data.images(split, torch.arange(len(data.labels(split))))
         for shown, name in zip(pictures, names, strict=True):
             assert name in {str(int(data.labels(split)[i])) for i in (everything == shown).flatten(1).all(1).nonzero()[:, 0]}
-    assert "pictures/features features.8 ReLU" in events(tmp_path, "test").Tags()["images"]
+    assert "pictures/features features.4 ReLU" in events(tmp_path, "test").Tags()["images"]
     assert len(events(tmp_path, "test").Tags()["images"]) == 3
 
 
@@ -144,10 +144,10 @@ def test_logging_changes_no_run(tmp_path):
 def test_other_loggers_cost_nothing(logger, tmp_path, monkeypatch):
     monkeypatch.setattr("src.callbacks.pictures.picture_grid", None)
     train(composed(["trainer.accelerator=cpu", *SMALL, "trainer.max_epochs=1", "test=false", f"logger={logger}"]), tmp_path)
-    assert not (tmp_path / "tensorboard").exists()
+    assert not (tmp_path / "tb").exists()
 
 
-@pytest.mark.parametrize("options", [[], ["callbacks.last.every_n_train_steps=7"], ["trainer.val_check_interval=0.5"]])
+@pytest.mark.parametrize("options", [[], ["callbacks.last.every_n_train_steps=9"], ["trainer.val_check_interval=0.5"]])
 def test_a_resumed_run_has_neither_holes_nor_doubles(options, tmp_path, monkeypatch):
     """Cut off behind a checkpoint, so that some of what was logged is logged again."""
     options = (*SMALL, "trainer.max_epochs=3", *options)
@@ -168,7 +168,7 @@ def test_a_resumed_run_has_neither_holes_nor_doubles(options, tmp_path, monkeypa
         with pytest.raises(Cut):
             run_logged(tmp_path / "parts", *options)
     # The file names order the parts by the second they were begun in.
-    for file in (tmp_path / "parts" / "tensorboard").rglob("events.*"):
+    for file in (tmp_path / "parts" / "tb").rglob("events.*"):
         kind, out, name, second, rest = file.name.split(".", 4)
         file.rename(file.with_name(f"{kind}.{out}.{name}.{int(second) - 10}.{rest}"))
     assert curves(tmp_path / "parts", "train")["metrics/loss"][-1][0] == 21
