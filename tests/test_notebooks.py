@@ -12,12 +12,13 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def execute(name: str, folder: Path, monkeypatch) -> str:
-    """Run a notebook in `folder`; returns all that it printed and showed, as text."""
+    """Run a notebook in `folder/notebooks`; returns all that it printed and showed, as text."""
     nbclient = pytest.importorskip("nbclient")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (folder / "notebooks").mkdir()
     book = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
-    nbclient.NotebookClient(book, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    nbclient.NotebookClient(book, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder / "notebooks")}}).execute()
     outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
     shown = [output.text if output.output_type == "stream" else " ".join(output.data) for output in outputs]
@@ -36,14 +37,14 @@ def test_outputs_are_not_in_git(path):
 def test_by_hand(tmp_path, monkeypatch):
     text = execute("by_hand", tmp_path, monkeypatch)
     assert "61,706 parameters" in text and "epoch   5/5" in text and text.count("image/png") == 3
-    assert list((tmp_path / "by_hand" / "tb").rglob("events.out.tfevents.*"))
+    (run,) = (tmp_path / "runs").iterdir()
+    assert (run / "metrics.csv").is_file() and list((run / "tb").rglob("events.out.tfevents.*"))
 
 
 @pytest.mark.slow
 def test_explore_run(finished_run, tmp_path, monkeypatch):
     shutil.copytree(finished_run, tmp_path / "runs" / "some run")
-    (tmp_path / "notebooks").mkdir()
-    text = execute("explore_run", tmp_path / "notebooks", monkeypatch)
+    text = execute("explore_run", tmp_path, monkeypatch)
     assert "some run" in text and "of 360 test pictures are right" in text and "taken for" in text and "image/svg+xml" in text
 
 

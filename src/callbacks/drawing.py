@@ -73,7 +73,7 @@ def picture_grid(pictures: torch.Tensor, names: Sequence[str], answers: Sequence
     return np.array(sheet)
 
 
-def feature_maps(pictures: torch.Tensor, maps: torch.Tensor, most: int = 12) -> np.ndarray:
+def feature_maps(pictures: torch.Tensor, maps: torch.Tensor, most: int = 8) -> np.ndarray:
     """A row a picture: the picture, then the first maps that a layer made of it, each from black at its least to white at its most.
 
     Args:
@@ -84,12 +84,12 @@ def feature_maps(pictures: torch.Tensor, maps: torch.Tensor, most: int = 12) -> 
     maps = maps[:, :most].float()
     low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
     grey = ((maps - low) / (high - low).clamp(min=1e-12) * 255).nan_to_num().byte()
-    side = _tile(grey[0, :1], 64, 96).width
+    side = _tile(grey[0, :1], 48, 64).width
     sheet = Image.new("RGB", ((grey.shape[1] + 1) * (side + 4) + 12, len(grey) * (side + 4) + 4), "white")
     for y, (picture, row) in enumerate(zip(pictures, grey, strict=True)):
         sheet.paste(_tile(picture, side, side).resize((side, side)), (4, 4 + y * (side + 4)))
         for x, channel in enumerate(row):
-            sheet.paste(_tile(channel[None], 64, 96).resize((side, side)), (12 + (x + 1) * (side + 4) - 4, 4 + y * (side + 4)))
+            sheet.paste(_tile(channel[None], 48, 64).resize((side, side)), (12 + (x + 1) * (side + 4) - 4, 4 + y * (side + 4)))
     return np.array(sheet)
 
 

@@ -1,9 +1,6 @@
 """What TensorBoard shows beside its curves: training pictures, answers, feature maps, the confusion matrix."""
 
 import difflib
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import lightning as L
 import numpy as np
@@ -14,8 +11,6 @@ from torch import nn
 from src.callbacks.drawing import confusion_matrix, feature_maps, picture_grid
 from src.errors import UserError
 
-log = logging.getLogger(__name__)
-
 # Where torch keeps the layers of each kind. The first layer of a kind whose output is a map is shown.
 KINDS = ("torch.nn.modules.conv", "torch.nn.modules.activation", "torch.nn.modules.pooling")
 
@@ -24,8 +19,8 @@ class Pictures(L.Callback):
     """Hands pictures to every logger that takes them (`log_image`), and does nothing where there is none.
 
     At the start the training pictures as augmented; once the best checkpoint is measured, behind the training: pictures of the split
-    with the network's answers, feature maps of some of them, and the confusion matrix. No random number of the run is used up, and
-    no training step does anything for it. It needs one of this project's data sets.
+    with the network's answers, the confusion matrix, and feature maps of some validation pictures. No random number of the run is
+    used up, and no training step does anything for it. It needs one of this project's data sets.
 
     Args:
         count: pictures in a grid.
@@ -38,6 +33,7 @@ class Pictures(L.Callback):
 
     def __init__(self, count: int = 24, layers: list[str] | None = None):
         self.count, self.layers = count, layers
+        self._answers: list[torch.Tensor] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Misspelt layers are told before anything is trained."""
@@ -56,29 +52,47 @@ class Pictures(L.Callback):
             pictures = data.augmented(positions)
         self._show(trainer, "train/augmented", picture_grid(pictures, _names(data, data.labels("train")[positions])))
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "validate":  # not between the epochs
+            self._listen(trainer, pl_module)
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn == "validate":  # not those between the epochs
+        if trainer.state.fn == "validate":
             self._show_answers(trainer, pl_module, "val")
+            self._show_features(trainer, pl_module, "val")
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._listen(trainer, pl_module)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._show_answers(trainer, pl_module, "test")
 
+    def _listen(self, trainer: L.Trainer, task: L.LightningModule) -> None:
+        """Keep the answers of the pass that begins: a number a picture, so that no picture goes through the network again."""
+        self._answers = []
+        if self._wanted(trainer):
+            self._handle = task.register_forward_hook(lambda module, inputs, logits: self._answers.append(logits.argmax(1)))
+
     def _show_answers(self, trainer: L.Trainer, task: L.LightningModule, split: str) -> None:
+        if not self._answers:
+            return
+        self._handle.remove()
+        answers = torch.cat(self._answers).cpu()
+        # Spread over the split: a folder's pictures come class by class.
+        rows = torch.linspace(0, len(answers) - 1, min(self.count, len(answers))).round().long()
+        positions = rows * trainer.world_size  # the first of several processes sees every so manieth picture
+        data = trainer.datamodule
+        grid = picture_grid(data.images(split, positions), _names(data, data.labels(split)[positions]), _names(data, answers[rows]))
+        self._show(trainer, f"{split}/answers", grid)
+        self._show(trainer, f"{split}/confusion", confusion_matrix(task.confusion[split], task.classes))
+
+    def _show_features(self, trainer: L.Trainer, task: L.LightningModule, split: str) -> None:
         if not self._wanted(trainer):
             return
         data = trainer.datamodule
-        labels = data.labels(split)
-        # Spread over the split: a folder's pictures come class by class.
-        positions = torch.linspace(0, len(labels) - 1, min(self.count, len(labels))).round().long()
-        pictures = data.images(split, positions)
-        with _captured(task.model, self.layers) as maps, torch.inference_mode():
-            # The network's forward itself: a compiled one would be compiled anew for this batch.
-            logits = task.model.forward(task.normalize(pictures.to(task.device)))
-        answers = _names(data, logits.argmax(1).cpu())
-        self._show(trainer, f"{split}/answers", picture_grid(pictures, _names(data, labels[positions]), answers))
-        self._show(trainer, f"{split}/confusion", confusion_matrix(task.confusion[split], task.classes))
-        for name, output in maps.items():
-            self._show(trainer, f"{split}/features {name}", feature_maps(pictures[: len(output)], output.cpu()))
+        pictures = data.images(split, torch.arange(min(4, data.sizes()[split])))
+        for name, maps in outputs(task.model, task.normalize(pictures.to(task.device)), self.layers).items():
+            self._show(trainer, f"{split}/features {name}", feature_maps(pictures, maps.cpu()))
 
     def _wanted(self, trainer: L.Trainer) -> bool:
         return trainer.is_global_zero and any(hasattr(logger, "log_image") for logger in trainer.loggers)
@@ -93,32 +107,46 @@ def _names(data: L.LightningDataModule, labels: torch.Tensor) -> list[str]:
     return [data.classes[i] for i in labels.tolist()]
 
 
-@contextmanager
-def _captured(network: nn.Module, layers: list[str] | None, rows: int = 4) -> Iterator[dict[str, torch.Tensor]]:
-    """Within it, what layers put out: by their names and kinds, float (rows, channels, height, width) of the first pictures."""
-    outputs: dict[str, torch.Tensor] = {}
-    shown: set[str] = set()
+class _Enough(Exception):
+    """Ends a pass through a network behind the last layer that is wanted."""
+
+
+@torch.inference_mode()
+def outputs(network: nn.Module, images: torch.Tensor, layers: list[str] | None = None) -> dict[str, torch.Tensor]:
+    """What layers make of pictures: by their names and kinds, float (N, channels, height, width). Other outputs are left out.
+
+    Args:
+        network: in evaluation mode.
+        images: (N, C, H, W), normalised.
+        layers: their names; None takes the first convolution, the first activation and the first pooling that put out maps.
+    """
+    found: dict[str, torch.Tensor] = {}
+    missing = set(KINDS if layers is None else layers)
     handles = []
 
     def watch(name: str, module: nn.Module) -> None:
-        kind = type(module).__module__
+        wanted = type(module).__module__ if layers is None else name
 
         def keep(module: nn.Module, inputs: object, output: object) -> None:
-            key = f"{name} {type(module).__name__}"
-            if key in outputs or (layers is None and kind in shown) or not isinstance(output, torch.Tensor) or output.ndim != 4:
+            if wanted not in missing or not isinstance(output, torch.Tensor) or output.ndim != 4:
                 return
             if layers is None and output.shape[2:] == (1, 1):
                 return  # one figure a picture is no map
-            shown.add(kind)
-            outputs[key] = output[:rows].detach().clone()  # a ReLU may work in place on what a convolution put out
+            found[f"{name} {type(module).__name__}"] = output.clone()  # a ReLU may work in place on what a convolution put out
+            missing.discard(wanted)
+            if not missing:
+                raise _Enough
 
-        handles.append(module.register_forward_hook(keep))
+        if wanted in missing:
+            handles.append(module.register_forward_hook(keep))
 
     for name, module in network.named_modules():
-        if name in layers if layers is not None else type(module).__module__ in KINDS:
-            watch(name, module)
+        watch(name, module)
     try:
-        yield outputs
+        network.forward(images)  # itself: a compiled network would be compiled anew for this batch
+    except _Enough:
+        pass
     finally:
         for handle in handles:
             handle.remove()
+    return found
