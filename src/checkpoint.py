@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from src.errors import UserError
+from src.models.weights import load_weights
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
@@ -110,7 +111,11 @@ def network(checkpoint: Mapping[str, Any], model: nn.Module | None = None) -> nn
         for name, tensor in checkpoint["state_dict"].items()
         if name.startswith("model.")
     }
-    load_weights(model, weights)
+    try:
+        load_weights(model, weights)
+    except ValueError as error:
+        problem, _, remedy = str(error).partition("\n")
+        raise UserError(f"{problem[0].upper()}{problem[1:]}.", remedy) from None
     return model
 
 
@@ -165,25 +170,6 @@ def load(path: str | os.PathLike, model: nn.Module | None = None) -> Classifier:
     """
     stored = read(path)
     return Classifier(network(stored, model), stored["description"]).eval()
-
-
-def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """`model.load_state_dict`, with an error that names the first differences."""
-    own = model.state_dict()
-    differences = [f"{name} is missing" for name in own if name not in weights]
-    differences += [f"{name} is not in the network" for name in weights if name not in own]
-    differences += [
-        f"{name} is {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in weights and getattr(weights[name], "shape", None) != tensor.shape
-    ]
-    if differences:
-        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
-        raise UserError(
-            f"The weights are of another architecture than {type(model).__name__}: {'; '.join(differences[:3])}{more}.",
-            "Build the network with the arguments that it was trained with.",
-        )
-    model.load_state_dict(weights)
 
 
 def to_plain(value: Any) -> Any:

@@ -4,18 +4,18 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from omegaconf import DictConfig, OmegaConf
 
 from src import checkpoint as ckpt
-from src.build import build, build_trainer, resolve_paths
+from src.build import build, build_trainer, resolve_paths, settle
 from src.callbacks import Progress
 from src.datamodules import ImageDataModule
 from src.errors import UserError
@@ -38,6 +38,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """
     quieten()
     resolve_paths(cfg)
+    settle(cfg)
     first = is_first_process()
     if not first:
         logging.getLogger("src").setLevel(logging.ERROR)  # one process speaks for all
@@ -74,6 +75,8 @@ def _train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         trainer.fit(task, data, ckpt_path=cfg.resume, weights_only=True)
 
     run.note(automatic=task.automatic)
+    # The checkpoints hold the averaged weights; behind the training their callbacks would bring back the others.
+    trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, WeightAveraging)]
     best, last = _checkpoint(trainer, "best"), _checkpoint(trainer, "last")
     checkpoint = best.best_model_path or last.best_model_path
     # Under several processes one of them could see another's half-written file; Lightning's barrier comes with validate and test.
@@ -102,7 +105,16 @@ def onednn(cfg: DictConfig, trainer: L.Trainer, data: ImageDataModule, task: Cla
         task.automatic["onednn"] = enabled
         if not enabled and task.channels_last is None:
             task.channels_last = task.automatic["channels_last"] = False  # that layout is oneDNN's
-    return torch.backends.mkldnn.flags(enabled=enabled)
+    return _without_onednn() if not enabled else nullcontext()
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    torch.backends.mkldnn.enabled = False  # torch's own context manager sets more flags, and warns of them
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = True
 
 
 def _check_resumed(cfg: DictConfig, trainer: L.Trainer) -> None:
@@ -185,6 +197,7 @@ def quieten() -> None:
     for text in (
         ".*does not have many workers.*",  # batches from memory need none
         ".*isinstance\\(treespec, LeafSpec\\).*",
+        ".*callbacks used to create the checkpoint need to be provided.*",  # averaged weights lie in the checkpoint itself
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
         ".*number of training batches .* is smaller than the logging interval.*",  # the last mark is logged at the epoch's end
         ".*available but not used.*",

@@ -40,6 +40,8 @@ class ImageDataModule(L.LightningDataModule):
         num_folds: None, or the number of folds of a stratified k-fold split that takes the place of `val_size`.
         fold: which fold validates, from 0.
         augment: a batch transform such as `CropFlip`, a `PerImage` transform, or None. Training only.
+        mixup, cutmix: alpha of MixUp (Zhang et al., 2018) and CutMix (Yun et al., 2019), 0 for none; with both, each batch gets one
+            of them by chance. Training labels become shares of the classes, (N, num_classes).
         balance: `none`; `sampler` draws every class equally often; `loss` weighs rare classes more.
         mean, std: normalisation by channel other than the data set's own.
 
@@ -69,6 +71,8 @@ class ImageDataModule(L.LightningDataModule):
         num_folds: int | None = None,
         fold: int = 0,
         augment: Callable[[torch.Tensor], torch.Tensor] | PerImage | None = None,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
         balance: str = "none",
         mean: list[float] | None = None,
         std: list[float] | None = None,
@@ -82,6 +86,7 @@ class ImageDataModule(L.LightningDataModule):
         self.device_resident = device_resident
         self.val_size, self.split_seed, self.num_folds, self.fold = val_size, split_seed, num_folds, fold
         self.augment = augment or None  # an empty YAML comes as {}
+        self.mixup, self.cutmix = mixup, cutmix
         self.balance = balance
         self._check_choices()
         own_channels, self.channels = self.channels, channels or self.channels
@@ -89,11 +94,16 @@ class ImageDataModule(L.LightningDataModule):
         self.std = _by_channel("data.std", std or self.std, own_channels, self.channels)
         self._sets: dict[str, Loaded] = {}
         self._indices: dict[str, torch.Tensor] = {}
+        self._features: dict[str, torch.Tensor] = {}
+        self._mix: Callable | None = None
 
     def _check_choices(self) -> None:
         for name in ("batch_size", "eval_batch_size", "image_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"data.{name}={getattr(self, name)} is less than 1.", f"Give data.{name} a whole number above 0.")
+        for name in ("mixup", "cutmix"):
+            if getattr(self, name) < 0:
+                raise UserError(f"data.{name}={getattr(self, name)} is negative.", f"Give data.{name} an alpha above 0, or 0 for none.")
         if self.balance not in ("none", "sampler", "loss"):
             raise UserError(f"data.balance={self.balance!r} is not known.", "Choose none, sampler or loss.")
         if self.num_folds is not None and not (self.num_folds >= 2 and 0 <= self.fold < self.num_folds):
@@ -238,11 +248,26 @@ class ImageDataModule(L.LightningDataModule):
             raise UserError(f"{self.root} has no test split.", "Evaluate its validation split with split=val.")
         return self._loader("test")
 
-    def _loader(self, split: str) -> BatchLoader:
+    def keep_features(self, split: str, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """From now on, hand out in place of a split's pictures what `function` makes of them, computed here once.
+
+        Args:
+            split: `train` or `val`.
+            function: uint8 (B, C, H, W) on the trainer's device -> (B, features); called with the batches of an evaluation.
+        """
+        loader = self._loader(split, training=False)
+        rows = [function(self._show(images.to(self._device))).cpu() for images, _ in loader]
+        self._features[split] = torch.cat(rows)
+
+    def _loader(self, split: str, training: bool | None = None) -> BatchLoader:
         self.setup("test" if split == "test" else "fit")
-        training = split == "train"
+        if training is None:
+            training = split == "train"
         images, labels = self._sets[split]
         indices = self._indices[split]
+        if split in self._features:
+            images, labels = self._features[split], self.labels(split)
+            indices = torch.arange(len(labels))
         trainer = self.trainer
         overfit = training and trainer is not None and trainer.overfit_batches > 0
         weights = None
@@ -290,10 +315,24 @@ class ImageDataModule(L.LightningDataModule):
     def on_after_batch_transfer(self, batch, dataloader_idx: int):
         """Augment on the device, in training only. Lightning calls it behind the copy to the device."""
         images, labels = batch
+        if images.ndim == 2:  # kept features
+            return images, labels
         images = self._show(images)
-        if self.trainer.training and self.augment is not None and not isinstance(self.augment, PerImage):
+        if not self.trainer.training:
+            return images, labels
+        if self.augment is not None and not isinstance(self.augment, PerImage):
             images = self.augment(images)
-        return images, labels
+        return self._mixed_batch(images, labels) if self.mixup or self.cutmix else (images, labels)
+
+    def _mixed_batch(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """MixUp or CutMix of a batch: float pictures on the scale of 0 to 255, and shares of the classes (N, num_classes)."""
+        if self._mix is None:
+            from torchvision.transforms import v2  # 1 s to import: only where it is needed
+
+            kinds = [(v2.MixUp, self.mixup), (v2.CutMix, self.cutmix)]
+            chosen = [kind(alpha=alpha, num_classes=len(self.classes)) for kind, alpha in kinds if alpha]
+            self._mix = v2.RandomChoice(chosen)
+        return self._mix(images.float(), labels)
 
     def _show(self, images: torch.Tensor) -> torch.Tensor:
         """Grey pictures as RGB, or the other way, where `channels` asks for it."""
