@@ -330,7 +330,7 @@ class ImageDataModule(L.LightningDataModule):
             from torchvision.transforms import v2  # 1 s to import: only where it is needed
 
             kinds = [(v2.MixUp, self.mixup), (v2.CutMix, self.cutmix)]
-            chosen = [kind(alpha=alpha, num_classes=len(self.classes)) for kind, alpha in kinds if alpha]
+            chosen = [kind(alpha=float(alpha), num_classes=len(self.classes)) for kind, alpha in kinds if alpha]
             self._mix = v2.RandomChoice(chosen)
         return self._mix(images.float(), labels)
 
