@@ -77,7 +77,9 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     files = [str(path.absolute()) for path in paths]
     run.finish({"status": "completed", "checkpoint": files[0] if len(files) == 1 else files, split: results})
     networks = " + ".join(_network_name(member) for member in members)
-    write_report(run.path, f"Evaluation of {networks} on {type(data).__name__.removesuffix('DataModule')}", task, data, split)
+    write_report(
+        run.path, f"Evaluation of {networks} on {type(data).__name__.removesuffix('DataModule')}", task, data, split, samples=False
+    )
     log.info("%s", table(per_class(task.classes, task.confusion[split])))
     for pair in results["most_confused"][:3]:
         log.info("%s taken for %s: %s (%.1f %%)", pair["true"], pair["predicted"], f"{pair['count']:,}", 100 * pair["share"])
@@ -91,7 +93,7 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
 def checkpoint_files(typed: str | Sequence[str]) -> list[Path]:
     """The files that `ckpt=` names: `a.ckpt`, `a.ckpt,b.ckpt` or `[a.ckpt,b.ckpt]`.
 
-    File names may hold commas and brackets: what exists as it was typed is one file, else the longest name that exists up to a comma counts.
+    File names may hold commas and brackets: what exists as it was typed is one file, else the longest existing name up to a comma counts.
 
     Raises:
         UserError: a file that is not there.
@@ -107,7 +109,7 @@ def checkpoint_files(typed: str | Sequence[str]) -> list[Path]:
         candidates = ((n, Path(",".join(pieces[:n]).strip())) for n in range(len(pieces), 0, -1))
         found = next(((n, path) for n, path in candidates if path.is_file()), None)
         if found is None:
-            name = typed if len(inner.split(",")) == 1 else pieces[0].strip()
+            name = pieces[0].strip() if files else typed
             raise UserError(f"There is no checkpoint {name}.", "Give the path of a .ckpt file, such as runs/.../checkpoints/best.ckpt.")
         files.append(found[1])
         pieces = pieces[found[0] :]
