@@ -20,6 +20,7 @@ from PIL import Image
 from src import charts, measures
 from src.datamodules import ImageDataModule
 from src.datamodules.augment import PerImage
+from src.ensemble import Ensemble
 from src.errors import UserError
 from src.grad_cam import grad_cam
 from src.run_folder import per_class, read_json, write_text
@@ -33,6 +34,7 @@ GALLERY = 24
 SAMPLES = 16
 UNQUOTED = re.compile(r"^([\w+]+=)'(.*)'$", re.S)  # ckpt='a b' stands in run.json as Hydra was to read it
 LARGEST = 160  # pixels a side of a picture on the page
+HEAT_SECONDS = 2.0
 HEAT = torch.tensor([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]).float()  # from black over red to yellow
 PAGE = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -248,7 +250,7 @@ def _gallery(task: ClassificationTask, data: ImageDataModule, split: str, shown:
     return [
         {
             "picture": _uri(images[i]),
-            "heat": _uri(heats[i]) if heats is not None else None,
+            "heat": _uri(heats[i]) if heats is not None and i < len(heats) else None,
             "true": task.classes[shown.labels[i]],
             "predicted": task.classes[shown.predicted[i]],
             "confidence": charts.percent(shown.confidence[i].item(), 2),
@@ -260,16 +262,25 @@ def _gallery(task: ClassificationTask, data: ImageDataModule, split: str, shown:
 
 
 def _heat(task: ClassificationTask, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor | None:
-    """uint8 (N, 3, H, W): Grad-CAM of the classes `targets` in colours over the greyed pictures; None for a network without maps."""
+    """uint8 (n, 3, H, W): Grad-CAM of the classes `targets` in colours over the greyed pictures, None for a network without maps.
+
+    Of large networks only the first n pictures, as many as there is time for.
+    """
+    if isinstance(task.model, Ensemble):
+        return None
+    maps = []
+    start = time.monotonic()
     try:
-        normalised = task.normalize(images.to(task.device))
-        maps = torch.cat([grad_cam(task.model, *part) for part in zip(normalised.split(8), targets.to(task.device).split(8), strict=True)])
+        for part, classes in zip(images.split(4), targets.split(4), strict=True):
+            if time.monotonic() - start < HEAT_SECONDS:
+                maps.append(grad_cam(task.model, task.normalize(part.to(task.device)), classes.to(task.device)))
     except UserError:
         return None
-    place = maps.cpu() * (len(HEAT) - 1)  # (N, H, W), between which two of the colours
+    maps = torch.cat(maps).cpu()
+    place = maps * (len(HEAT) - 1)  # (N, H, W), between which two of the colours
     below = place.floor().long().clamp(max=len(HEAT) - 2)
     colours = torch.lerp(HEAT[below], HEAT[below + 1], (place - below)[..., None]).permute(0, 3, 1, 2)
-    grey = images.float().mean(1, keepdim=True)
+    grey = images[: len(maps)].float().mean(1, keepdim=True)
     return (0.45 * grey + 0.55 * colours).round().byte()
 
 

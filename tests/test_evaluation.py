@@ -234,6 +234,7 @@ def test_which_files_a_ckpt_names(tmp_path, monkeypatch):
         ("b.ckpt,x=1,(y) z.ckpt,a.ckpt", ["b.ckpt", "x=1,(y) z.ckpt", "a.ckpt"]),
     ]:
         assert checkpoint_files(typed) == [Path(name) for name in expected]
+    assert checkpoint_files(",".join(["b.ckpt"] * 1000)) == [Path("b.ckpt")] * 1000  # longer than any path may be
     with pytest.raises(UserError, match=r"no checkpoint c\.ckpt"):
         checkpoint_files("a.ckpt,c.ckpt,b.ckpt")
     with pytest.raises(UserError, match=r"no checkpoint c,d=\.ckpt"):

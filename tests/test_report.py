@@ -124,7 +124,7 @@ def test_a_report_that_fails_costs_no_run(tmp_path, monkeypatch):
 
 def test_charts_of_odd_values():
     for points in ([], [(1, 0.5)], [(1, float("nan")), (2, 1.0)], [(1, 0.0), (2, 0.0)], [(i, 1e9 * i) for i in range(2000)]):
-        chart = charts.lines({"train": points, "val": points}, "Loss", mark=1, percent=False)
+        chart = charts.lines({"train": points, "val": points}, "Loss", mark=1)
         ElementTree.fromstring(chart)
         assert "nan" not in chart and len(chart) < 40_000
     assert charts.ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
