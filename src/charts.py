@@ -182,7 +182,7 @@ def bars(rows: Sequence[Mapping[str, Any]]) -> Markup:
         y = 22 + i * step
         tip = f"{row['class']}: recall {row['recall']:.4f}, precision {row['precision']:.4f}, {row['support']:,} pictures"
         body += [
-            _text(left - 6, y + 12, shorten(row["class"], 17), anchor="end", tip=row["class"]),
+            _text(left - 6, y + 12, shorten(row["class"], 13), anchor="end", tip=row["class"]),
             _box(left, y + 2, row["recall"] * (right - left), step - 5, "fill-blue", 0.8, tip),
             _box(left + row["precision"] * (right - left) - 1.5, y, 3, step - 1, "fill-orange"),
             _text(right + 6, y + 12, percent(row["recall"])),
@@ -199,14 +199,14 @@ def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], su
         support: pictures of each of them, those predicted as classes that are not shown included.
     """
     longest = max(columns(name) for name in classes)
-    left, top = 14 + 6.4 * min(longest, 14), 28 + 5.4 * min(longest, 12)
+    left, top = 14 + 7.4 * min(longest, 13), 28 + 5.4 * min(longest, 12)
     cell = min(max((WIDTH - left - 24) / len(classes), 23), 60)
     aside = max(3.6 * min(longest, 12) - cell / 2, 4)  # the last turned name leans over the edge
     width, height = max(left + cell * len(classes) + aside, WIDTH), top + cell * len(classes) + 4
     body: list[Any] = [_text(0, 11, "predicted across, true down", "faint")]
     for i, name in enumerate(classes):
         middle = (i + 0.5) * cell
-        body.append(_text(left - 6, top + middle + 4, shorten(name, 14), anchor="end", tip=name))
+        body.append(_text(left - 6, top + middle + 4, shorten(name, 13), anchor="end", tip=name))
         turned = Markup('<g transform="translate({} {}) rotate(-55)">{}</g>')
         body.append(turned.format(_n(left + middle + 3), top - 6, _text(0, 0, shorten(name, 12), tip=name)))
         for j, other in enumerate(classes):
