@@ -22,7 +22,7 @@ from src.datamodules import ImageDataModule
 from src.datamodules.augment import PerImage
 from src.ensemble import Ensemble
 from src.errors import UserError
-from src.grad_cam import grad_cam
+from src.grad_cam import grad_cam, overlay
 from src.run_folder import per_class, read_json, write_text
 from src.tasks import ClassificationTask
 
@@ -34,8 +34,7 @@ GALLERY = 24
 SAMPLES = 16
 UNQUOTED = re.compile(r"^([\w+]+=)'(.*)'$", re.S)  # ckpt='a b' stands in run.json as Hydra was to read it
 LARGEST = 160  # pixels a side of a picture on the page
-HEAT_SECONDS = 2.0
-HEAT = torch.tensor([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]).float()  # from black over red to yellow
+HEAT_SECONDS = 2.0  # the most that the heat maps of a page may take, but for the first few
 PAGE = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
@@ -262,7 +261,7 @@ def _gallery(task: ClassificationTask, data: ImageDataModule, split: str, shown:
 
 
 def _heat(task: ClassificationTask, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor | None:
-    """uint8 (n, 3, H, W): Grad-CAM of the classes `targets` in colours over the greyed pictures, None for a network without maps.
+    """uint8 (n, 3, H, W): Grad-CAM of the classes `targets` laid over the pictures, None for a network without maps.
 
     Of large networks only the first n pictures, as many as there is time for.
     """
@@ -277,11 +276,7 @@ def _heat(task: ClassificationTask, images: torch.Tensor, targets: torch.Tensor)
     except UserError:
         return None
     maps = torch.cat(maps).cpu()
-    place = maps * (len(HEAT) - 1)  # (N, H, W), between which two of the colours
-    below = place.floor().long().clamp(max=len(HEAT) - 2)
-    colours = torch.lerp(HEAT[below], HEAT[below + 1], (place - below)[..., None]).permute(0, 3, 1, 2)
-    grey = images[: len(maps)].float().mean(1, keepdim=True)
-    return (0.45 * grey + 0.55 * colours).round().byte()
+    return overlay(images[: len(maps)].expand(-1, 3, -1, -1), maps)
 
 
 def _samples(data: ImageDataModule, classes: Sequence[str]) -> dict[str, Any]:
