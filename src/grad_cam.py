@@ -68,3 +68,20 @@ def grad_cam(model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> t
     maps = (weights * features).sum(1, keepdim=True).relu()
     maps = F.interpolate(maps, images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     return maps / maps.amax((1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
+
+
+def overlay(images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """Heat maps laid over pictures: red where they are 1, over yellow and green to the bare picture where they are 0.
+
+    Args:
+        images: uint8 (N, 3, H, W).
+        maps: (N, h, w) from 0 to 1, brought to the pictures' size.
+
+    Returns:
+        uint8 (N, 3, H, W).
+    """
+    heat = F.interpolate(maps[:, None], images.shape[-2:], mode="bilinear", align_corners=False)
+    peaks = torch.tensor([3.0, 2.0, 1.0], device=heat.device).view(1, 3, 1, 1)  # of red, green and blue, in quarters of the heat
+    colours = (1.5 - (4 * heat - peaks).abs()).clamp(0, 1) * 255
+    weight = 0.6 * heat
+    return (images * (1 - weight) + colours * weight).round().to(torch.uint8)
