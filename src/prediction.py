@@ -78,8 +78,8 @@ def _predict(cfg: DictConfig, net: Classifier, path: str, total: int, folder: Pa
         pin_memory=device.type == "cuda",
     )
     top_k = min(cfg.top_k, len(net.classes))
-    first_rows: list[list[str]] = []
-    first_unreadable: list[tuple[str, str]] = []
+    rows: list[list[str]] = []  # for the screen, like `rejected`: the first ones alone
+    rejected: list[tuple[str, str]] = []
     counts: Counter[str] = Counter()
     unreadable = 0
     start = drawn = time.monotonic()
@@ -87,49 +87,44 @@ def _predict(cfg: DictConfig, net: Classifier, path: str, total: int, folder: Pa
         for files, images, failures, views in loader:
             for file, reason in failures:
                 tables.unreadable(file, reason)
+            rejected += failures[: SHOWN - len(rejected)]
             unreadable += len(failures)
-            first_unreadable += failures[: SHOWN - len(first_unreadable)]
             if files:
                 images = images.to(device, non_blocking=True)
                 with torch.inference_mode():
                     values, indices = net(images).softmax(1).topk(top_k)
-                answers = [
-                    [(net.classes[i], p) for i, p in zip(*row, strict=True)] for row in zip(indices.tolist(), values.tolist(), strict=True)
-                ]
-                done = sum(counts.values())
-                names = [f"cam/{done + i + 1:06d}_{Path(file).stem[:50]}.jpg" for i, file in enumerate(files)] if cfg.cam else None
-                if names:
-                    explained = overlay(views, grad_cam(net.model, net.normalize(images), indices[:, 0]).cpu())
-                    save_pictures(explained, [folder / name for name in names])
-                for i, (file, answer) in enumerate(zip(files, answers, strict=True)):
-                    tables.prediction(file, answer, names[i] if names else None)
+                cams: list[str | None] = [None] * len(files)
+                if cfg.cam:
+                    done = sum(counts.values())
+                    cams = [f"cam/{done + i:06d}_{Path(file).stem[:50]}.jpg" for i, file in enumerate(files, 1)]
+                    maps = grad_cam(net.model, net.normalize(images), indices[:, 0])
+                    save_pictures(overlay(views, maps.cpu()), [folder / cam for cam in cams])
+                for file, cam, *answer in zip(files, cams, indices.tolist(), values.tolist(), strict=True):
+                    answer = [(net.classes[i], p) for i, p in zip(*answer, strict=True)]
+                    tables.prediction(file, answer, cam)
                     counts[answer[0][0]] += 1
-                    if len(first_rows) < SHOWN:
-                        first_rows.append([file, *(f"{name} {p:.4f}" for name, p in answer)])
-            now = time.monotonic()
-            if now - drawn >= 0.5:
-                drawn = now
+                    if len(rows) < SHOWN:
+                        rows.append([file, *(f"{name} {p:.4f}" for name, p in answer)])
+            if time.monotonic() - drawn >= 0.5:
+                drawn = time.monotonic()
                 done = sum(counts.values()) + unreadable
-                draw(
-                    f"{done:,} of {total:,} files  {done / (now - start):,.0f} files/s"
-                    + (f"  {unreadable:,} unreadable" * bool(unreadable))
-                )
+                failed = f"  {unreadable:,} unreadable" if unreadable else ""
+                draw(f"{done:,} of {total:,} files  {done / (drawn - start):,.0f} files/s{failed}")
     draw("")
-    predicted = sum(counts.values())
-    if predicted:
-        ranks = ["likeliest", *(f"{i + 1}." for i in range(1, top_k))]
-        log.info("%s", columns([["file", *ranks], *first_rows]))
-        if predicted > SHOWN:
-            log.info("... and %s more, in predictions.csv", f"{predicted - SHOWN:,}")
+    if rows:
+        log.info("%s", columns([["file", "likeliest", *(f"{i}." for i in range(2, top_k + 1))], *rows]))
+        _more(sum(counts.values()), "predictions.csv")
     by_class = ", ".join(f"{number:,} {name}" for name, number in counts.most_common(10))
-    more = f", {len(counts) - 10} more classes" if len(counts) > 10 else ""
-    log.info("%s predictions%s", f"{predicted:,}", f": {by_class}{more}" if predicted > 1 else "")
-    if unreadable:
-        log.info("%s files could not be read:", f"{unreadable:,}")
-        log.info("%s", columns(first_unreadable))
-        if unreadable > SHOWN:
-            log.info("... and %s more, in unreadable.csv", f"{unreadable - SHOWN:,}")
-    return {"predictions": predicted, "unreadable": unreadable, "classes": dict(counts.most_common())}
+    log.info("%s predictions: %s", f"{sum(counts.values()):,}", (by_class or "none") + (", ..." if len(counts) > 10 else ""))
+    if rejected:
+        log.info("%s files could not be read:\n%s", f"{unreadable:,}", columns(rejected))
+        _more(unreadable, "unreadable.csv")
+    return {"predictions": sum(counts.values()), "unreadable": unreadable, "classes": dict(counts.most_common())}
+
+
+def _more(number: int, name: str) -> None:
+    if number > SHOWN:
+        log.info("... and %s more, in %s", f"{number - SHOWN:,}", name)
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
@@ -211,7 +206,8 @@ class DecodedFiles(Dataset):
         self.size, self.channels, self.resize, self.view = size, channels, resize, view
 
     def __getitem__(self, files: list[str]) -> tuple[list[str], torch.Tensor, list[tuple[str, str]], torch.Tensor]:
-        """File names -> those that could be decoded, as uint8 (B, C, size, size); (file, reason) of the others; views (B, 3, view, view)."""
+        """Of a list of files: the B that could be decoded, their uint8 images (B, C, size, size), (file, reason) of the others, and views
+        (B, 3, view, view)."""
         images = torch.empty(len(files), self.channels, self.size, self.size, dtype=torch.uint8)
         views = torch.empty(len(files) if self.view else 0, 3, self.view or 0, self.view or 0, dtype=torch.uint8)
         decoded: list[str] = []
