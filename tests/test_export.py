@@ -110,15 +110,13 @@ def test_larger_networks(name, kind, tmp_path):
     assert exported(fresh(Torchvision(3, 3, name), spec, tmp_path / "net.ckpt"), format=kind).is_file()
 
 
-@pytest.mark.parametrize("kind", ["onnx", "pt2"])
-def test_what_comes_out_different_is_not_kept(checkpoint, kind, monkeypatch):
-    checkpoint.with_suffix(f".{kind}").write_text("of an earlier export")
-    wrong = {kind: lambda path, read=module.READERS[kind]: lambda images, f=read(path): f(images) + 2e-3}
-    monkeypatch.setattr(module, "READERS", wrong)
+def test_what_comes_out_different_is_not_kept(checkpoint, monkeypatch):
+    checkpoint.with_suffix(".pt2").write_text("of an earlier export")
+    monkeypatch.setitem(module.READERS, "pt2", lambda path: lambda images: src.load(checkpoint)(images) + 2e-3)
     with pytest.raises(UserError, match="differs from the trained one by .* on random pixels"):
-        exported(checkpoint, format=kind)
+        exported(checkpoint, format="pt2")
     assert len(list(checkpoint.parent.iterdir())) == 2
-    assert checkpoint.with_suffix(f".{kind}").read_text() == "of an earlier export"
+    assert checkpoint.with_suffix(".pt2").read_text() == "of an earlier export"
 
 
 def test_packages_that_are_missing_are_named(checkpoint, monkeypatch):
