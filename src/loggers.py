@@ -1,14 +1,24 @@
 """Where metrics go: the table of epochs that every run keeps, and TensorBoard."""
 
+import copy
 import csv
 import logging
 import math
 import os
+import shutil
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger(__name__)
 
@@ -98,25 +108,103 @@ def _number(text: str) -> float | int:
 
 
 class TensorBoard(TensorBoardLogger):
-    """Lightning's TensorBoard logger, writing straight into the run folder and without its placeholder metric.
+    """TensorBoard's event files, in the folder `tb` of a run (TensorBoard shows the path, so it is short).
 
-    `train/loss` is drawn by the marks inside each epoch; the mean over the epoch, which would lie on top of them, stays in metrics.csv.
+    Train, val and test are runs of their own there and share their tags, so that TensorBoard draws one chart `loss` with a line for each.
+    The final figures lie beside the settings in a fourth one, `results`, which the HParams tab shows.
 
     Args:
         save_dir: the run folder.
+        log_graph: draw the network, once, when the training starts.
         options: anything else that TensorBoardLogger takes.
     """
 
-    def __init__(self, save_dir: str | os.PathLike, **options: Any):
-        super().__init__(save_dir, name="", version="", default_hp_metric=False, **options)
+    STAGES = ("train", "val", "test")
+
+    def __init__(self, save_dir: str | os.PathLike, log_graph: bool = False, **options: Any):
+        super().__init__(save_dir, name="tb", version="", log_graph=log_graph, default_hp_metric=False, **options)
+        self._writers: dict[str, SummaryWriter] = {}
+
+    @property
+    def log_dir(self) -> str:
+        return os.path.join(self.root_dir, "train")
+
+    def writer(self, stage: str) -> "SummaryWriter":
+        """Writes into the folder of `train` (Lightning's `experiment`), `val`, `test` or `results`."""
+        if stage == "train":
+            return self.experiment
+        if stage not in self._writers:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writers[stage] = SummaryWriter(os.path.join(self.root_dir, stage), **self._kwargs)
+        return self._writers[stage]
+
+    def resume_from(self, step: int) -> None:
+        """Forget what an earlier part of the run logged at `step` and later, which is about to be repeated."""
+        self._kwargs["purge_step"] = step
+        for stage in ("test", "results"):  # written at the end of a run, as a whole
+            shutil.rmtree(os.path.join(self.root_dir, stage), ignore_errors=True)
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        if "epoch" in metrics:
-            metrics = {name: value for name, value in metrics.items() if name not in ("train/loss", "epoch")}
-        super().log_metrics(metrics, step)
+        """`val/loss` is `loss` of the run val. At an epoch's end loss and rate are left out: the marks inside the epoch have them."""
+        for name, value in metrics.items():
+            if name == "epoch" or (name in ("train/loss", "lr") and "epoch" in metrics):
+                continue
+            stage, _, tag = name.rpartition("/")
+            if stage in self.STAGES:
+                self.writer(stage).add_scalar(f"metrics/{tag}", value, step)
+            else:
+                self.writer("train").add_scalar(name if stage else f"training/{name}", value, step)
+
+    @rank_zero_only
+    def log_image(self, key: str, images: list[np.ndarray], step: int | None = None) -> None:
+        """Pictures (H, W, 3), uint8; a key such as `val/answers` says where they belong, as in `log_metrics`."""
+        stage, _, tag = key.partition("/")
+        for image in images:
+            self.writer(stage).add_image(f"pictures/{tag}", image, step, dataformats="HWC")
+
+    @rank_zero_only
+    def log_graph(self, model: L.LightningModule, input_array: torch.Tensor | None = None) -> None:
+        """Draw the network of a task, if `log_graph` was asked for. Lightning calls it whenever it starts something."""
+        if not self._log_graph:
+            return
+        self._log_graph = False
+        size = model.description["image_size"]
+        network = copy.deepcopy(model.model).eval()  # add_graph would switch parts to training that are not to be trained
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tracing is deprecated, and warns of every branch that hangs on a shape
+            self.experiment.add_graph(network, torch.zeros(1, model.mean.shape[1], size, size, device=model.device, dtype=model.mean.dtype))
+
+    @rank_zero_only
+    def log_results(self, settings: dict[str, Any], figures: dict[str, float], step: int) -> None:
+        """A row of the HParams tab.
+
+        Without the summary that would name the columns for all runs, TensorBoard shows every setting that any run has, and as figures
+        what lies in these folders alone.
+        """
+        from torch.utils.tensorboard.summary import hparams
+
+        writer = self.writer("results")
+        for name, value in figures.items():
+            writer.add_scalar(name, value, step)
+        for summary in hparams(settings, figures)[1:]:
+            writer.file_writer.add_summary(summary)
+        writer.close()
 
     def save(self) -> None:
         """Flush the events; the base class would add a hparams.yaml to a folder that has its config.yaml."""
-        if self._experiment is not None:
-            self._experiment.flush()
+        for writer in (self._experiment, *self._writers.values()):
+            if writer is not None:
+                writer.flush()
+
+    def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
+        """What was logged up to a checkpoint must last as long as it does."""
+        self.save()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close the files; whatever is logged later opens new ones."""
+        for writer in (self._experiment, *self._writers.values()):
+            if writer is not None:
+                writer.close()

@@ -20,7 +20,7 @@ from src.callbacks import Progress
 from src.datamodules import ImageDataModule
 from src.errors import UserError
 from src.findings import by_class, figures, write_findings
-from src.loggers import EpochTable
+from src.loggers import EpochTable, TensorBoard
 from src.report import write_report
 from src.run_folder import RunFolder, command_line, per_class, table
 from src.tasks import ClassificationTask
@@ -94,6 +94,9 @@ def _train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     run.finish(results)
     if run.active:
         write_report(run.path, " on ".join(_names(task, data)), task, data, split)
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoard):
+            logger.log_results(settings(cfg), final_figures(results), trainer.global_step)
     log.info("%s", table(per_class(task.classes, task.confusion[split])))
     log.info("%s", _closing_line(results, run.path))
     return results
@@ -136,6 +139,8 @@ def _check_resumed(cfg: DictConfig, trainer: L.Trainer) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, EpochTable):
             logger.forget_from(stored["epoch"] + (0 if unfinished else 1))
+        elif isinstance(logger, TensorBoard):
+            logger.resume_from(stored["global_step"])
 
 
 def summarise(cfg: DictConfig, trainer: L.Trainer, task: ClassificationTask, checkpoint: str, tested: bool) -> dict[str, Any]:
@@ -157,6 +162,43 @@ def summarise(cfg: DictConfig, trainer: L.Trainer, task: ClassificationTask, che
     if tested:
         results["test"] = figures(task, "test") | by_class(task, "test")
     return results
+
+
+def settings(cfg: DictConfig) -> dict[str, Any]:
+    """The part of a config that runs are compared by, flat: what is chosen of each kind, and its numbers."""
+    config = OmegaConf.to_container(cfg, resolve=True)
+    data = ("_target_", "augment", "batch_size", "image_size", "val_size", "fold", "balance")
+    trainer = ("max_epochs", "precision", "accumulate_grad_batches", "gradient_clip_val")
+    return _flat(
+        {
+            "data": {key: config["data"].get(key) for key in data},
+            **{group: config[group] for group in ("model", "optimizer", "scheduler")},
+            "loss": config["task"].get("loss"),
+            "trainer": {key: config["trainer"].get(key) for key in trainer},
+            "seed": config["seed"],
+        }
+    )
+
+
+def _flat(node: Any, name: str = "") -> dict[str, float | str]:
+    """Nested values by dotted names: a class under the name of its group, lists and switches as text, nothing for what is not set."""
+    if isinstance(node, Mapping):
+        flat: dict[str, float | str] = {}
+        for key, value in node.items():
+            if key == "_target_":
+                flat[name] = value.rpartition(".")[2].removesuffix("DataModule")
+            else:
+                flat |= _flat(value, f"{name}.{key}" if name else key)
+        return flat
+    if node is None:
+        return {}
+    return {name: node if isinstance(node, int | float | str) and not isinstance(node, bool) else str(node).lower()}
+
+
+def final_figures(results: Mapping[str, Any]) -> dict[str, float]:
+    """Loss and accuracy of the best checkpoint, by their names as metrics."""
+    splits = [split for split in ("val", "test") if results[split]]
+    return {f"{split}/{name}": results[split][name] for split in splits for name in ("loss", "acc")}
 
 
 def facts(data: ImageDataModule) -> dict[str, Any]:

@@ -356,6 +356,21 @@ class ImageDataModule(L.LightningDataModule):
             self._mix = v2.RandomChoice(chosen)
         return self._mix(images.float(), labels)
 
+    def augmented(self, positions: torch.Tensor) -> torch.Tensor:
+        """uint8 (len(positions), C, H, W): training pictures, by their position in the split, as a training step may see them.
+
+        Where the augmentation draws from the global random state, so does this.
+        """
+        index = self._indices["train"][positions]
+        images = self._sets["train"][0]
+        if isinstance(images, torch.Tensor):
+            index = index.to(images.device)
+        images = images.index_select(0, index).cpu()
+        if isinstance(self.augment, PerImage):
+            return self._show(self.augment(images, index.tolist()))
+        images = self._show(images)
+        return self.augment(images) if self.augment is not None else images
+
     def _show(self, images: torch.Tensor) -> torch.Tensor:
         """Grey pictures as RGB, or the other way, where `channels` asks for it."""
         if images.shape[1] == self.channels:

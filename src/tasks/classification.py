@@ -236,11 +236,11 @@ class ClassificationTask(L.LightningModule):
         loss = self.loss(logits, labels)
         self._sums.add(loss.detach(), logits.detach(), labels if labels.ndim == 1 else labels.argmax(1))
         if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:
-            self._log_mark()
+            self._log_mark(self.global_step)
         return loss
 
-    def _log_mark(self) -> None:
-        """`train/loss` since the last mark, for the curves inside an epoch."""
+    def _log_mark(self, step: int) -> None:
+        """`train/loss` since the last mark, for the curves inside an epoch. `step` counts from 0, as Lightning does for its own."""
         if self._sums.count == 0:
             return
         loss = self._sums.close_mark(self.trainer.strategy)
@@ -250,7 +250,7 @@ class ClassificationTask(L.LightningModule):
                 "Lower optimizer.lr, or limit the gradients with trainer.gradient_clip_val=1; the last good checkpoint is kept.",
             )
         for logger in self.loggers:
-            logger.log_metrics({"train/loss": loss, "lr": self._lr()}, self.global_step)
+            logger.log_metrics({"train/loss": loss, "lr": self._lr()}, step)
 
     def _lr(self) -> float:
         return float(self.optimizers(use_pl_optimizer=False).param_groups[-1]["lr"])
@@ -261,7 +261,7 @@ class ClassificationTask(L.LightningModule):
         self.on_train_epoch_start()
 
     def on_train_epoch_end(self) -> None:
-        self._log_mark()
+        self._log_mark(self.global_step - 1)  # of the last step, which has been taken
         loss, acc = self._sums.epoch_means()
         self._sums.start_epoch(self.device)  # a checkpoint of the finished epoch has nothing to go on counting from
         self.log_dict({"train/loss": loss, "train/acc": acc, "lr": self._lr()}, logger=bool(self.loggers))
