@@ -54,12 +54,33 @@ def build(cfg: DictConfig) -> tuple[ImageDataModule, ClassificationTask]:
         },
         **timing,
     )
+    metrics = task.metric_names - ({"train/acc"} if data.mixup or data.cutmix else set())  # their labels are shares of classes
     for group, node in {"scheduler": cfg.scheduler, **{f"callbacks.{name}": node for name, node in cfg.callbacks.items()}}.items():
-        if node is not None and node.get("enabled", True) and node.get("monitor", "val/loss") not in task.metric_names:
-            raise UserError(
-                f"{group}.monitor={node.monitor} is no metric of this run.", f"Choose one of {', '.join(sorted(task.metric_names))}."
-            )
+        if node is not None and node.get("enabled", True) and node.get("monitor", "val/loss") not in metrics:
+            raise UserError(f"{group}.monitor={node.monitor} is no metric of this run.", f"Choose one of {', '.join(sorted(metrics))}.")
     return data, task
+
+
+def settle(cfg: DictConfig) -> None:
+    """Carry what trained weights expect (size, colours, mean and std of their pictures) into the settings of the data.
+
+    What was typed stands: only keys that are null are filled in. From here on the config says what is used.
+
+    Raises:
+        UserError: a network or weights that do not exist.
+    """
+    if not cfg.model.get("weights"):
+        return
+    expects = getattr(_target("model", cfg.model), "pretrained_input", None)
+    if expects is None:
+        return
+    with _two_lines("model"):
+        facts = expects(**{name: cfg.model[name] for name in inspect.signature(expects).parameters})
+    if cfg.data.get("channels") not in (None, facts["channels"]):
+        facts = {key: value for key, value in facts.items() if key == "image_size"}
+    for key, value in facts.items():
+        if cfg.data.get(key) is None:
+            cfg.data[key] = value
 
 
 def build_network(cfg: DictConfig, data: ImageDataModule, resumed: bool = False) -> tuple[nn.Module, dict[str, Any]]:
@@ -105,7 +126,7 @@ def build_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
             if "dirpath" in node and node.dirpath is None:
                 node.dirpath = str(folder / "checkpoints")
             callbacks.append(make(f"callbacks.{name}", node))
-    loggers = [EpochTable(folder, cfg.trainer.max_epochs)]
+    loggers = [EpochTable(folder, cfg.trainer.max_epochs, resumed=bool(cfg.resume))]
     loggers += [make(f"logger.{name}", node, save_dir=str(folder)) for name, node in cfg.logger.items()]
     try:
         return make("trainer", cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(folder))
@@ -147,7 +168,7 @@ def _two_lines(group: str) -> Iterator[None]:
     """A person's mistakes in a config group, told with what to do."""
     try:
         yield
-    except (InstantiationException, TypeError, ValueError, OSError, MisconfigurationException) as error:
+    except (InstantiationException, TypeError, ValueError, OSError, ImportError, MisconfigurationException) as error:
         cause: BaseException = error
         while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
             cause = cause.__cause__
@@ -155,7 +176,7 @@ def _two_lines(group: str) -> Iterator[None]:
             raise cause from None
         # A network knows no UserError: what to do stands in the second line of what it raises.
         problem, _, remedy = str(cause).partition("\n")
-        remedy = remedy if isinstance(cause, OSError | ValueError) and remedy else ""
+        remedy = remedy if isinstance(cause, OSError | ValueError | ImportError) and remedy else ""
         raise UserError(
             f"{group}: {problem or type(cause).__name__}",
             remedy or f"Check the keys under {group} (python train.py --cfg job shows them).",

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from src.errors import UserError
+from src.models.weights import load_weights
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
@@ -110,7 +112,11 @@ def network(checkpoint: Mapping[str, Any], model: nn.Module | None = None) -> nn
         for name, tensor in checkpoint["state_dict"].items()
         if name.startswith("model.")
     }
-    load_weights(model, weights)
+    try:
+        load_weights(model, weights)
+    except ValueError as error:
+        problem, _, remedy = str(error).partition("\n")
+        raise UserError(f"{problem[0].upper()}{problem[1:]}.", remedy) from None
     return model
 
 
@@ -131,26 +137,66 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(description["std"]).view(1, -1, 1, 1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.model(images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.std))
+        return self.model(self.normalize(images))
+
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, C, H, W) -> float, scaled to 0..1, less `mean`, by `std`."""
+        if images.dtype != torch.uint8:
+            raise UserError(f"The images are {images.dtype}; this network takes uint8.", "Give pixels from 0 to 255, not normalised.")
+        return images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.std)
 
     @torch.inference_mode()
     def predict(self, images: Any) -> torch.Tensor:
-        """Probabilities (N, num_classes) of a Pillow picture, a uint8 array (H, W) or (H, W, C), a uint8 tensor (C, H, W), or a list.
+        """Class probabilities (N, num_classes) of pictures of any size and colour, brought to the network's own as in training.
 
-        Pictures of any size and colour are brought to the network's own, as in training.
+        Args:
+            images: a Pillow picture; an array (H, W), (H, W, C) or (N, H, W, C); a tensor (H, W), (C, H, W) or (N, C, H, W); or a list
+                of such. C is 1, 2 (grey, alpha), 3 or 4 (RGB, alpha). Arrays and tensors hold uint8 or uint16 pixels.
+
+        Raises:
+            UserError: anything else, such as float pixels, of which nobody knows the range.
         """
-        from PIL import Image
-
         from src.datamodules.decode import to_array
 
-        batch = []
-        for image in images if isinstance(images, list | tuple) else [images]:
-            if isinstance(image, torch.Tensor):
-                image = image.cpu().permute(1, 2, 0).squeeze(-1).numpy()
-            if isinstance(image, np.ndarray):
-                image = Image.fromarray(image)
-            batch.append(torch.from_numpy(to_array(image, self.image_size or image.height, self.channels, self.resize)))
-        return self(torch.stack(batch).to(self.mean.device)).softmax(1)
+        pictures = to_pictures(images)
+        if not pictures:
+            return torch.empty(0, len(self.classes))
+        shown = [torch.from_numpy(to_array(p, self.image_size or p.height, self.channels, self.resize)) for p in pictures]
+        return torch.cat([self(batch.to(self.mean.device)).softmax(1) for batch in torch.stack(shown).split(64)])
+
+
+def to_pictures(images: Any) -> list[Image.Image]:
+    """Whatever `Classifier.predict` takes, as Pillow pictures."""
+    if isinstance(images, Image.Image):
+        return [images]
+    if isinstance(images, list | tuple):
+        return [picture for item in images for picture in to_pictures(item)]
+    kind = f"{type(images).__name__}"
+    if isinstance(images, torch.Tensor):
+        images = images.detach().cpu()
+        kind = f"tensor {tuple(images.shape)}"
+        pixels = images.movedim(-3, -1).numpy() if images.ndim in (3, 4) else images.numpy()
+    elif isinstance(images, np.ndarray):
+        kind, pixels = f"array {images.shape}", images
+    else:
+        raise UserError(f"{kind} is no picture.", "Give Pillow pictures, arrays or tensors; Image.open(path) reads a file.")
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise UserError(
+            f"The pixels are {pixels.dtype}, whose range is not known.",
+            "Give uint8 from 0 to 255; for floats from 0 to 1: (255 * pixels).round() as uint8.",
+        )
+    if pixels.ndim == 4:
+        return [picture for item in pixels for picture in to_pictures(item)]
+    if not (pixels.ndim == 2 or (pixels.ndim == 3 and 1 <= pixels.shape[-1] <= 4)) or 0 in pixels.shape:
+        raise UserError(
+            f"An {kind} is no picture." if kind.startswith("array") else f"A {kind} is no picture.",
+            "Arrays are (H, W), (H, W, C) or (N, H, W, C), tensors (H, W), (C, H, W) or (N, C, H, W), with 1 to 4 channels.",
+        )
+    from src.datamodules.decode import to_8_bit
+
+    if pixels.dtype == np.uint16:
+        pixels = to_8_bit(pixels)
+    return [Image.fromarray(np.ascontiguousarray(pixels.squeeze(-1) if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels))]
 
 
 def load(path: str | os.PathLike, model: nn.Module | None = None) -> Classifier:
@@ -165,25 +211,6 @@ def load(path: str | os.PathLike, model: nn.Module | None = None) -> Classifier:
     """
     stored = read(path)
     return Classifier(network(stored, model), stored["description"]).eval()
-
-
-def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """`model.load_state_dict`, with an error that names the first differences."""
-    own = model.state_dict()
-    differences = [f"{name} is missing" for name in own if name not in weights]
-    differences += [f"{name} is not in the network" for name in weights if name not in own]
-    differences += [
-        f"{name} is {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in weights and getattr(weights[name], "shape", None) != tensor.shape
-    ]
-    if differences:
-        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
-        raise UserError(
-            f"The weights are of another architecture than {type(model).__name__}: {'; '.join(differences[:3])}{more}.",
-            "Build the network with the arguments that it was trained with.",
-        )
-    model.load_state_dict(weights)
 
 
 def to_plain(value: Any) -> Any:

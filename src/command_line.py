@@ -13,7 +13,7 @@ from src.errors import UserError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-VERBATIM = ("ckpt", "path", "run", "resume")  # keys whose values Hydra's grammar must not read
+VERBATIM = ("ckpt", "path", "run", "resume", "output")  # keys whose values Hydra's grammar must not read
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 
 
@@ -43,6 +43,17 @@ def two_line_errors() -> Iterator[None]:
         if WANTS_TRACEBACK:
             traceback.print_exc()
         fail(error.problem, error.remedy)
+
+
+def require(cfg: "DictConfig", *keys: str) -> None:
+    """Raise a `UserError` for the first of `keys` that was not typed: `???` in the YAML."""
+    from omegaconf import OmegaConf
+
+    for key in keys:
+        if OmegaConf.is_missing(cfg, key):
+            raise UserError(
+                f"{key}= is missing.", f"Add {key}=... to the command; python {Path(sys.argv[0]).name} --cfg job shows every key."
+            )
 
 
 def fail(problem: str, remedy: str) -> NoReturn:
@@ -87,7 +98,8 @@ def _remedy(lines: list[str]) -> str:
     for i, line in enumerate(lines):
         if line.startswith("Available options in"):
             return "Choose one of: " + ", ".join(lines[i + 1 :])
-    return "python train.py --help lists the groups, python train.py --cfg job every key."
+    script = Path(sys.argv[0]).name
+    return f"python {script} --help lists the groups, python {script} --cfg job every key."
 
 
 def _continue_run(arguments: list[str]) -> list[str]:

@@ -29,16 +29,17 @@ class EpochTable(Logger):
     Args:
         folder: the run folder.
         max_epochs: for the line on the screen.
+        resumed: go on with the table that lies there; otherwise it is another run's and is written anew.
     """
 
     FIRST = ("epoch", "step", "train/loss", "train/acc", "val/loss", "val/acc")
 
-    def __init__(self, folder: Path, max_epochs: int | None = None):
+    def __init__(self, folder: Path, max_epochs: int | None = None, resumed: bool = False):
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
         self.max_epochs = max_epochs
         self.rows: dict[int, dict[str, float]] = {}
-        if self.path.exists():
+        if resumed and self.path.exists():
             with open(self.path, newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):
                     self.rows[int(row["epoch"])] = {name: _number(value) for name, value in row.items() if value != ""}

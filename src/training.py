@@ -4,22 +4,24 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from omegaconf import DictConfig, OmegaConf
 
 from src import checkpoint as ckpt
-from src.build import build, build_trainer, resolve_paths
+from src.build import build, build_trainer, resolve_paths, settle
 from src.callbacks import Progress
 from src.datamodules import ImageDataModule
 from src.errors import UserError
+from src.findings import by_class, figures, write_findings
 from src.loggers import EpochTable, TensorBoard
+from src.report import write_report
 from src.run_folder import RunFolder, command_line, per_class, table
 from src.tasks import ClassificationTask
 from src.tasks.classification import LENGTHS
@@ -38,6 +40,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """
     quieten()
     resolve_paths(cfg)
+    settle(cfg)
     first = is_first_process()
     if not first:
         logging.getLogger("src").setLevel(logging.ERROR)  # one process speaks for all
@@ -48,6 +51,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     except BaseException as error:
         kind = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
         run.fail(f"{type(error).__name__}: {error}", kind, seed=cfg.seed)
+        if first:
+            write_report(run.path)
         raise
 
 
@@ -74,6 +79,8 @@ def _train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         trainer.fit(task, data, ckpt_path=cfg.resume, weights_only=True)
 
     run.note(automatic=task.automatic)
+    # The checkpoints hold the averaged weights; behind the training their callbacks would bring back the others.
+    trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, WeightAveraging)]
     best, last = _checkpoint(trainer, "best"), _checkpoint(trainer, "last")
     checkpoint = best.best_model_path or last.best_model_path
     # Under several processes one of them could see another's half-written file; Lightning's barrier comes with validate and test.
@@ -83,8 +90,10 @@ def _train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         trainer.test(task, data, ckpt_path=checkpoint, weights_only=True, verbose=False)
     results = summarise(cfg, trainer, task, checkpoint, tested)
     split = "test" if tested else "val"
-    run.write_per_class(split, task.classes, task.confusion[split])
+    write_findings(run, task, data, split)
     run.finish(results)
+    if run.active:
+        write_report(run.path, " on ".join(_names(task, data)), task, data, split)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoard):
             logger.log_results(settings(cfg), final_figures(results), trainer.global_step)
@@ -105,7 +114,16 @@ def onednn(cfg: DictConfig, trainer: L.Trainer, data: ImageDataModule, task: Cla
         task.automatic["onednn"] = enabled
         if not enabled and task.channels_last is None:
             task.channels_last = task.automatic["channels_last"] = False  # that layout is oneDNN's
-    return torch.backends.mkldnn.flags(enabled=enabled)
+    return _without_onednn() if not enabled else nullcontext()
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    torch.backends.mkldnn.enabled = False  # torch's own context manager sets more flags, and warns of them
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = True
 
 
 def _check_resumed(cfg: DictConfig, trainer: L.Trainer) -> None:
@@ -131,7 +149,7 @@ def summarise(cfg: DictConfig, trainer: L.Trainer, task: ClassificationTask, che
     stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
     results = {
         "status": "completed",
-        "val": task.figures["val"],
+        "val": figures(task, "val"),
         "test": None,
         "best_epoch": stored["epoch"],
         "epochs": trainer.current_epoch,
@@ -142,8 +160,7 @@ def summarise(cfg: DictConfig, trainer: L.Trainer, task: ClassificationTask, che
         "checkpoint": str(Path("checkpoints") / Path(checkpoint).name),
     }
     if tested:
-        accuracies = {row["class"]: row["recall"] for row in per_class(task.classes, task.confusion["test"])}
-        results["test"] = {**task.figures["test"], "per_class": accuracies}
+        results["test"] = figures(task, "test") | by_class(task, "test")
     return results
 
 
@@ -227,6 +244,7 @@ def quieten() -> None:
     for text in (
         ".*does not have many workers.*",  # batches from memory need none
         ".*isinstance\\(treespec, LeafSpec\\).*",
+        ".*callbacks used to create the checkpoint need to be provided.*",  # averaged weights lie in the checkpoint itself
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
         ".*number of training batches .* is smaller than the logging interval.*",  # the last mark is logged at the epoch's end
         ".*available but not used.*",

@@ -1,7 +1,8 @@
-"""What happens beside the training: progress, seeds, pictures. Lightning's own callbacks are named in `conf/callbacks`."""
+"""What happens beside the training: progress, seeds, pictures, averaged weights. Lightning's own are named in `conf/callbacks`."""
 
 from src.callbacks.pictures import Pictures
 from src.callbacks.progress import Progress
 from src.callbacks.step_seed import StepSeed
+from src.callbacks.weight_averaging import EMA, SWA
 
-__all__ = ["Pictures", "Progress", "StepSeed"]
+__all__ = ["EMA", "SWA", "Pictures", "Progress", "StepSeed"]

@@ -5,7 +5,7 @@ To add one: subclass `ImageDataModule` as `digits.py` does, and write a YAML bes
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import lightning as L
@@ -40,6 +40,8 @@ class ImageDataModule(L.LightningDataModule):
         num_folds: None, or the number of folds of a stratified k-fold split that takes the place of `val_size`.
         fold: which fold validates, from 0.
         augment: a batch transform such as `CropFlip`, a `PerImage` transform, or None. Training only.
+        mixup, cutmix: alpha of MixUp (Zhang et al., 2018) and CutMix (Yun et al., 2019), 0 for none; with both, each batch gets one
+            of them by chance. Training labels become shares of the classes, (N, num_classes).
         balance: `none`; `sampler` draws every class equally often; `loss` weighs rare classes more.
         mean, std: normalisation by channel other than the data set's own.
 
@@ -69,6 +71,8 @@ class ImageDataModule(L.LightningDataModule):
         num_folds: int | None = None,
         fold: int = 0,
         augment: Callable[[torch.Tensor], torch.Tensor] | PerImage | None = None,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
         balance: str = "none",
         mean: list[float] | None = None,
         std: list[float] | None = None,
@@ -82,6 +86,7 @@ class ImageDataModule(L.LightningDataModule):
         self.device_resident = device_resident
         self.val_size, self.split_seed, self.num_folds, self.fold = val_size, split_seed, num_folds, fold
         self.augment = augment or None  # an empty YAML comes as {}
+        self.mixup, self.cutmix = mixup, cutmix
         self.balance = balance
         self._check_choices()
         own_channels, self.channels = self.channels, channels or self.channels
@@ -89,11 +94,17 @@ class ImageDataModule(L.LightningDataModule):
         self.std = _by_channel("data.std", std or self.std, own_channels, self.channels)
         self._sets: dict[str, Loaded] = {}
         self._indices: dict[str, torch.Tensor] = {}
+        self._features: dict[str, torch.Tensor] = {}
+        self._mix: Callable | None = None
+        self._numbers: torch.Tensor | None = None  # of the classes, where `relabel` was asked for others
 
     def _check_choices(self) -> None:
         for name in ("batch_size", "eval_batch_size", "image_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"data.{name}={getattr(self, name)} is less than 1.", f"Give data.{name} a whole number above 0.")
+        for name in ("mixup", "cutmix"):
+            if getattr(self, name) < 0:
+                raise UserError(f"data.{name}={getattr(self, name)} is negative.", f"Give data.{name} an alpha above 0, or 0 for none.")
         if self.balance not in ("none", "sampler", "loss"):
             raise UserError(f"data.balance={self.balance!r} is not known.", "Choose none, sampler or loss.")
         if self.num_folds is not None and not (self.num_folds >= 2 and 0 <= self.fold < self.num_folds):
@@ -143,6 +154,8 @@ class ImageDataModule(L.LightningDataModule):
                 f"The {split} labels run from {int(labels.min())} to {int(labels.max())}, but there are {len(self.classes)} classes.",
                 "Make the class names and the labels agree.",
             )
+        if self._numbers is not None:
+            labels = self._numbers[labels]
         if isinstance(images, torch.Tensor):
             if len(images) != len(labels):
                 raise UserError(f"The {split} split has {len(images)} pictures but {len(labels)} labels.", "Get the files again.")
@@ -218,6 +231,25 @@ class ImageDataModule(L.LightningDataModule):
             index = index.to(images.device)
         return self._show(images.index_select(0, index).cpu())
 
+    def names(self, split: str, positions: torch.Tensor) -> list[str]:
+        """What pictures of a split are called, by their position in it: the file where they are files, else their number in the data."""
+        return [str(i) for i in self._indices[split][positions].tolist()]
+
+    def relabel(self, classes: Sequence[str]) -> None:
+        """Number the labels as `classes` does, by name, for a network that knows the classes in another order or knows more. Before setup.
+
+        Raises:
+            UserError: a class that is not among them.
+        """
+        unknown = [name for name in self.classes if name not in classes]
+        if unknown:
+            raise UserError(
+                f"The network does not know {len(unknown)} of the classes of these data: {_some(unknown)}.",
+                f"Leave them out, or call the classes as the network does: {_some(classes)}.",
+            )
+        if list(classes) != list(self.classes):
+            self._numbers = torch.tensor([list(classes).index(name) for name in self.classes])
+
     @property
     def class_weights(self) -> torch.Tensor | None:
         """float (num_classes,) for the loss where `balance` is `loss`, else None."""
@@ -238,11 +270,26 @@ class ImageDataModule(L.LightningDataModule):
             raise UserError(f"{self.root} has no test split.", "Evaluate its validation split with split=val.")
         return self._loader("test")
 
-    def _loader(self, split: str) -> BatchLoader:
+    def keep_features(self, split: str, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """From now on, hand out in place of a split's pictures what `function` makes of them, computed here once.
+
+        Args:
+            split: `train` or `val`.
+            function: uint8 (B, C, H, W) on the trainer's device -> (B, features); called with the batches of an evaluation.
+        """
+        loader = self._loader(split, training=False)
+        rows = [function(self._show(images.to(self._device))).cpu() for images, _ in loader]
+        self._features[split] = torch.cat(rows)
+
+    def _loader(self, split: str, training: bool | None = None) -> BatchLoader:
         self.setup("test" if split == "test" else "fit")
-        training = split == "train"
+        if training is None:
+            training = split == "train"
         images, labels = self._sets[split]
         indices = self._indices[split]
+        if split in self._features:
+            images, labels = self._features[split], self.labels(split)
+            indices = torch.arange(len(labels))
         trainer = self.trainer
         overfit = training and trainer is not None and trainer.overfit_batches > 0
         weights = None
@@ -290,10 +337,24 @@ class ImageDataModule(L.LightningDataModule):
     def on_after_batch_transfer(self, batch, dataloader_idx: int):
         """Augment on the device, in training only. Lightning calls it behind the copy to the device."""
         images, labels = batch
+        if images.ndim == 2:  # kept features
+            return images, labels
         images = self._show(images)
-        if self.trainer.training and self.augment is not None and not isinstance(self.augment, PerImage):
+        if not self.trainer.training:
+            return images, labels
+        if self.augment is not None and not isinstance(self.augment, PerImage):
             images = self.augment(images)
-        return images, labels
+        return self._mixed_batch(images, labels) if self.mixup or self.cutmix else (images, labels)
+
+    def _mixed_batch(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """MixUp or CutMix of a batch: float pictures on the scale of 0 to 255, and shares of the classes (N, num_classes)."""
+        if self._mix is None:
+            from torchvision.transforms import v2  # 1 s to import: only where it is needed
+
+            kinds = [(v2.MixUp, self.mixup), (v2.CutMix, self.cutmix)]
+            chosen = [kind(alpha=float(alpha), num_classes=len(self.classes)) for kind, alpha in kinds if alpha]
+            self._mix = v2.RandomChoice(chosen)
+        return self._mix(images.float(), labels)
 
     def augmented(self, positions: torch.Tensor) -> torch.Tensor:
         """uint8 (len(positions), C, H, W): training pictures, by their position in the split, as a training step may see them.
@@ -327,6 +388,11 @@ def resize(images: torch.Tensor, size: int) -> torch.Tensor:
         for part in images.split(4096)
     ]
     return torch.cat(out)
+
+
+def _some(names: Sequence[str]) -> str:
+    """Names in a line, the first twenty of them."""
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def _by_channel(name: str, values, own: int, wanted: int) -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 """The training task: what happens to a batch, what is measured, what the optimizer sees. It knows no data set."""
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,6 +14,10 @@ from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from src.errors import UserError
+from src.tasks.fine_tuning import head_of, parameter_groups, set_frozen
+from src.tasks.predictions import PredictionCollector, Predictions
+
+log = logging.getLogger(__name__)
 
 OptimizerFactory = Callable[..., torch.optim.Optimizer]
 SchedulerFactory = Callable[..., torch.optim.lr_scheduler.LRScheduler]
@@ -40,6 +45,11 @@ class ClassificationTask(L.LightningModule):
         monitor: the metric that a plateau scheduler watches.
         channels_last: memory layout of the convolutions; None chooses it where it pays.
         compile: compile the network with torch.compile.
+        freeze_backbone: True trains the head alone (the last layer), a number does so for so many first epochs. What is frozen stays
+            in evaluation mode, batch norm included. With True and pictures that no augmentation changes, what the backbone makes of
+            them is computed once and kept.
+        backbone_lr: learning rate of all but the head, as a share of the optimizer's.
+        decay_norm_and_bias: False leaves norm layers and biases out of weight decay.
         description: plain facts about network and data that every checkpoint shall carry, see `src.checkpoint`.
     """
 
@@ -57,6 +67,9 @@ class ClassificationTask(L.LightningModule):
         monitor: str = "val/loss",
         channels_last: bool | None = None,
         compile: bool = False,
+        freeze_backbone: bool | int = False,
+        backbone_lr: float = 1.0,
+        decay_norm_and_bias: bool = True,
         description: dict[str, Any] | None = None,
     ):
         super().__init__()
@@ -70,12 +83,17 @@ class ClassificationTask(L.LightningModule):
         self.scheduler_factory = scheduler
         self.interval, self.frequency, self.monitor = interval, frequency, monitor
         self.channels_last, self.compile_model = channels_last, compile
+        self.freeze_backbone, self.backbone_lr, self.decay_norm_and_bias = freeze_backbone, backbone_lr, decay_norm_and_bias
+        self._head = head_of(model, len(self.classes)) if freeze_backbone or backbone_lr != 1 else None
         self.description = dict(description or {})
         self.automatic: dict[str, Any] = {}  # choices made on the user's behalf, for run.json
         self.val_metrics = Metrics(len(self.classes))
         self.test_metrics = Metrics(len(self.classes))
+        self.collector = PredictionCollector(len(self.classes))
         self.figures: dict[str, dict[str, float]] = {}  # stage -> loss, acc, ... of its last pass, in full precision
         self.confusion: dict[str, torch.Tensor] = {}  # stage -> (true class, predicted class) counts of its last pass
+        self.predictions: dict[str, Predictions] = {}  # stage -> what was said of each picture, in its last pass outside of fit
+        self._seen = 0
         self._sums = Sums()
 
     @property
@@ -87,7 +105,9 @@ class ClassificationTask(L.LightningModule):
     # The network ------------------------------------------------------------------------------------------------------
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 (N, C, H, W) images -> (N, num_classes) logits."""
+        """uint8 (N, C, H, W) images, or kept features (N, D) of the backbone -> (N, num_classes) logits."""
+        if images.ndim == 2:
+            return self._head(images)
         return self.model(self.normalize(images))
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
@@ -113,6 +133,79 @@ class ClassificationTask(L.LightningModule):
                 self.loss.register_buffer("weight", weights.to(self.device), persistent=False)
             if self.compile_model:
                 self.model.compile()
+            if self.freeze_backbone:
+                self._freeze(True)
+            if not any(p.requires_grad for p in self.model.parameters()):
+                raise UserError(
+                    f"{type(self.model).__name__} is frozen: no parameter is left to train.", "Release some of them, its head for one."
+                )
+
+    # Fine-tuning ------------------------------------------------------------------------------------------------------
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the backbone is frozen in the current epoch."""
+        if isinstance(self.freeze_backbone, bool):
+            return self.freeze_backbone
+        return self.current_epoch < self.freeze_backbone
+
+    def _freeze(self, frozen: bool) -> None:
+        if not isinstance(self.freeze_backbone, bool) and self.trainer.world_size > 1:
+            raise UserError(
+                f"task.freeze_backbone={self.freeze_backbone} releases the backbone during the run, which several processes cannot.",
+                "Use task.freeze_backbone=true or false, or one process.",
+            )
+        set_frozen(self.model, self._head, frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "ClassificationTask":
+        """Training mode for all that is trained; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        if mode and self.freeze_backbone and self._trainer is not None and self.frozen:
+            self.model.eval()
+            self._head.train()
+        return self
+
+    def on_train_epoch_start(self) -> None:
+        if self.freeze_backbone:
+            self._freeze(self.frozen)
+
+    def on_fit_start(self) -> None:
+        data = self.trainer.datamodule
+        if self.freeze_backbone is not True or not hasattr(data, "keep_features") or self.trainer.world_size > 1:
+            return
+        if data.augment is None and not data.mixup and not data.cutmix and self._head_sees_features(data):
+            log.info("The backbone is frozen and no augmentation is on: its features of every picture are computed once ...")
+            for split in ("train", "val"):
+                data.keep_features(split, self._features)
+            self.automatic["kept_features"] = True
+
+    @torch.no_grad()
+    def _features(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, C, H, W) -> what the head gets of them, (N, D)."""
+        seen = []
+        handle = self._head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        was_training = self.training
+        try:
+            self.eval()
+            with self.trainer.precision_plugin.forward_context():
+                self(images)
+        finally:
+            handle.remove()
+            self.train(was_training)
+        return seen[-1]
+
+    def _head_sees_features(self, data: L.LightningDataModule) -> bool:
+        """Whether the head takes one vector a picture and nothing comes behind it."""
+        images = torch.randint(0, 256, (2, data.channels, data.image_size, data.image_size), dtype=torch.uint8, device=self.device)
+        features = self._features(images)
+        if features.ndim != 2:
+            return False
+        self.eval()
+        with torch.no_grad(), self.trainer.precision_plugin.forward_context():
+            same = torch.allclose(self(features), self(images), rtol=1e-3, atol=1e-4)
+        self.train()
+        return same
 
     def _try_network(self, channels: int, size: int) -> None:
         """Two empty pictures through a network composed by hand, so that a misfit is told before any data are read."""
@@ -141,7 +234,7 @@ class ClassificationTask(L.LightningModule):
         images, labels = batch
         logits = self(images)
         loss = self.loss(logits, labels)
-        self._sums.add(loss.detach(), logits.detach(), labels)
+        self._sums.add(loss.detach(), logits.detach(), labels if labels.ndim == 1 else labels.argmax(1))
         if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:
             self._log_mark(self.global_step)
         return loss
@@ -165,6 +258,7 @@ class ClassificationTask(L.LightningModule):
     def on_train_start(self) -> None:
         # Not on_train_epoch_start: Lightning leaves that out for the epoch that a run is resumed in the middle of.
         self._sums.start_epoch(self.device)
+        self.on_train_epoch_start()
 
     def on_train_epoch_end(self) -> None:
         self._log_mark(self.global_step - 1)  # of the last step, which has been taken
@@ -184,6 +278,11 @@ class ClassificationTask(L.LightningModule):
         images, labels = batch
         logits = self(images)
         metrics.update(logits, labels, self.eval_loss(logits.float(), labels))
+        if self.trainer.state.fn != "fit":
+            # Several processes take the pictures in turn: see `BatchOrder`, or torch's DistributedSampler.
+            place = torch.arange(self._seen, self._seen + len(labels), device=labels.device)
+            self.collector.update(place * self.trainer.world_size + self.trainer.global_rank, labels, logits)
+            self._seen += len(labels)
 
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val", self.val_metrics)
@@ -194,6 +293,10 @@ class ClassificationTask(L.LightningModule):
     def _log_metrics(self, stage: str, metrics: "Metrics") -> None:
         self.figures[stage], self.confusion[stage] = metrics.compute()
         metrics.reset()
+        if self.trainer.state.fn != "fit":
+            self.predictions[stage] = self.collector.compute()
+            self.collector.reset()
+            self._seen = 0
         # Every process holds the same figures by now: torchmetrics has gathered them.
         # A pass over the validation split behind the training is no part of its curves.
         logged = bool(self.loggers) and (stage == "test" or self.trainer.state.fn == "fit")
@@ -231,7 +334,17 @@ class ClassificationTask(L.LightningModule):
             clipped = self.trainer.gradient_clip_val and "mixed" in str(self.trainer.precision)
             choice["fused"] = self.device.type in ("cpu", "cuda") and not clipped
             self.automatic.update(choice)
-        return self.optimizer_factory([p for p in self.model.parameters() if p.requires_grad], **choice)
+        if self._head is None and self.decay_norm_and_bias:
+            return self.optimizer_factory([p for p in self.model.parameters() if p.requires_grad], **choice)
+        if self.freeze_backbone is True:
+            groups = parameter_groups(self._head, None, self.decay_norm_and_bias)
+        else:
+            groups = parameter_groups(self.model, self._head, self.decay_norm_and_bias)
+        optimizer = self.optimizer_factory(groups, **choice)
+        for group in optimizer.param_groups:
+            if group["backbone"]:
+                group["lr"] *= self.backbone_lr
+        return optimizer
 
     def _scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
         given = getattr(self.scheduler_factory, "keywords", {})
