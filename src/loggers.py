@@ -173,9 +173,13 @@ class TensorBoard(TensorBoardLogger):
         self._log_graph = False
         size = model.description["image_size"]
         network = copy.deepcopy(model.model).eval()  # add_graph would switch parts to training that are not to be trained
+        images = torch.zeros(1, model.mean.shape[1], size, size, device=model.device, dtype=model.mean.dtype)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing is deprecated, and warns of every branch that hangs on a shape
-            self.experiment.add_graph(network, torch.zeros(1, model.mean.shape[1], size, size, device=model.device, dtype=model.mean.dtype))
+            try:
+                self.experiment.add_graph(network, images)
+            except Exception as error:  # not every network can be traced, and none needs to be
+                log.warning("The network cannot be drawn: %s", str(error).strip().partition("\n")[0])
 
     @rank_zero_only
     def log_results(self, settings: dict[str, Any], figures: dict[str, float], step: int) -> None:
