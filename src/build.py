@@ -11,13 +11,14 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from src.callbacks import Progress, StepSeed
 from src.checkpoint import to_plain
+from src.config_check import check, locate
 from src.datamodules import ImageDataModule
 from src.errors import UserError
 from src.loggers import EpochTable
@@ -32,11 +33,12 @@ def build(cfg: DictConfig) -> tuple[ImageDataModule, ClassificationTask]:
     Raises:
         UserError: anything in the config that cannot be built, or parts that do not go together.
     """
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    check(plain)
     data = make("data", cfg.data)
     model, spec = build_network(cfg.model, data, resumed=bool(cfg.resume))
     timing = {key: cfg.scheduler[key] for key in TIMING if key in cfg.scheduler}
     scheduler = OmegaConf.create({key: cfg.scheduler[key] for key in cfg.scheduler if key not in TIMING})
-    config = to_plain(OmegaConf.to_container(cfg, resolve=True))
     task = make(
         "task",
         cfg.task,
@@ -50,7 +52,7 @@ def build(cfg: DictConfig) -> tuple[ImageDataModule, ClassificationTask]:
             "model": spec,
             "image_size": data.image_size,
             "resize": getattr(data, "resize", "stretch"),
-            "config": config,
+            "config": to_plain(plain),
         },
         **timing,
     )
@@ -59,6 +61,7 @@ def build(cfg: DictConfig) -> tuple[ImageDataModule, ClassificationTask]:
             raise UserError(
                 f"{group}.monitor={node.monitor} is no metric of this run.", f"Choose one of {', '.join(sorted(task.metric_names))}."
             )
+    task.try_optimizer()
     return data, task
 
 
@@ -68,7 +71,7 @@ def build_network(cfg: DictConfig, data: ImageDataModule, resumed: bool = False)
     A resumed run gets its weights from the checkpoint, so nothing is fetched for it.
     """
     facts = {"in_channels": data.channels, "num_classes": len(data.classes)}
-    if "image_size" in inspect.signature(_target("model", cfg)).parameters:
+    if "image_size" in inspect.signature(locate("model", cfg._target_)).parameters:
         facts["image_size"] = data.image_size
     made_of = {"weights": None} if resumed and "weights" in cfg else {}
     model = make("model", cfg, **facts, **made_of)
@@ -108,7 +111,7 @@ def build_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
     loggers = [EpochTable(folder, cfg.trainer.max_epochs)]
     loggers += [make(f"logger.{name}", node, save_dir=str(folder)) for name, node in cfg.logger.items()]
     try:
-        return make("trainer", cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(folder))
+        trainer = make("trainer", cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(folder))
     except UserError as error:
         if cfg.trainer.accelerator in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
             raise UserError(
@@ -116,16 +119,12 @@ def build_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
                 "Leave the key out to take what there is, or set trainer.accelerator=cpu.",
             ) from None
         raise error
-
-
-def _target(group: str, node: DictConfig) -> Callable:
-    try:
-        return get_object(node._target_)
-    except Exception as error:
+    if str(cfg.trainer.precision) in ("16", "16-mixed") and "bf16" in str(trainer.precision):
         raise UserError(
-            f"{group}._target_={node.get('_target_')} cannot be imported: {_reason(error)}.",
-            f"Check the _target_ line in conf/{group.split('.')[0]}/.",
-        ) from None
+            "trainer.precision=16-mixed needs a GPU; Lightning would silently train in bfloat16 on this CPU.",
+            "Set trainer.precision=bf16-mixed, or leave it at 32-true.",
+        )
+    return trainer
 
 
 def factory(group: str, node: DictConfig) -> Callable:
@@ -160,10 +159,6 @@ def _two_lines(group: str) -> Iterator[None]:
             f"{group}: {problem or type(cause).__name__}",
             remedy or f"Check the keys under {group} (python train.py --cfg job shows them).",
         ) from cause
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def resolve_paths(cfg: DictConfig) -> None:

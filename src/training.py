@@ -188,6 +188,7 @@ def quieten() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
         ".*number of training batches .* is smaller than the logging interval.*",  # the last mark is logged at the epoch's end
         ".*available but not used.*",
+        ".*TF32 acceleration on top of oneDNN.*",  # torch asks itself when oneDNN is switched
         ".*Found .* module\\(s\\) in eval mode at the start of training.*",  # frozen parts
     ):
         warnings.filterwarnings("ignore", message=text)

@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -52,7 +52,7 @@ class ClassificationTask(L.LightningModule):
         loss: nn.Module | None = None,
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
-        interval: str = "epoch",
+        interval: Literal["epoch", "step"] = "epoch",
         frequency: int = 1,
         monitor: str = "val/loss",
         channels_last: bool | None = None,
@@ -209,11 +209,9 @@ class ClassificationTask(L.LightningModule):
         """
         try:
             optimizer = self._optimizer()
-            scheduler = self._scheduler(optimizer) if self.scheduler_factory is not None else None
+            scheduler = self._scheduler(optimizer, self._run_length) if self.scheduler_factory is not None else None
         except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"The optimizer or its schedule cannot be built: {error}.", "Check the keys under optimizer and scheduler."
-            ) from error
+            raise _misfit(error) from error
         if scheduler is None:
             return optimizer
         scheduler = {
@@ -224,6 +222,19 @@ class ClassificationTask(L.LightningModule):
         }
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
+    def try_optimizer(self) -> None:
+        """Optimizer and schedule on one parameter, so that arguments which torch refuses are told before any data are read.
+
+        Raises:
+            UserError: such arguments.
+        """
+        try:
+            optimizer = self.optimizer_factory([nn.Parameter(torch.zeros(1))])
+            if self.scheduler_factory is not None:
+                self._scheduler(optimizer, lambda: 1_000_000)  # the length is not known yet: long enough for any warm-up
+        except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+            raise _misfit(error) from error
+
     def _optimizer(self) -> torch.optim.Optimizer:
         choice = {}
         if getattr(self.optimizer_factory, "keywords", {}).get("fused", True) is None:
@@ -233,13 +244,13 @@ class ClassificationTask(L.LightningModule):
             self.automatic.update(choice)
         return self.optimizer_factory([p for p in self.model.parameters() if p.requires_grad], **choice)
 
-    def _scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    def _scheduler(self, optimizer: torch.optim.Optimizer, length: Callable[[], int]) -> torch.optim.lr_scheduler.LRScheduler:
         given = getattr(self.scheduler_factory, "keywords", {})
         left_open = {}
         for name, parameter in inspect.signature(self.scheduler_factory).parameters.items():
             missing = given.get(name, parameter.default)
             if name in LENGTHS and (missing is None or missing is inspect.Parameter.empty):
-                left_open[name] = self._run_length()
+                left_open[name] = length()
             if name == "max_lr" and (missing is None or missing is inspect.Parameter.empty):
                 left_open[name] = [group["lr"] for group in optimizer.param_groups]
         return self.scheduler_factory(optimizer, **left_open)
@@ -271,6 +282,10 @@ class ClassificationTask(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A run resumed in the middle of an epoch goes on counting where it stopped."""
         self._sums.resume = checkpoint.get("epoch_sums")
+
+
+def _misfit(error: Exception) -> UserError:
+    return UserError(f"The optimizer or its schedule cannot be built: {error}.", "Check the keys under optimizer and scheduler.")
 
 
 class Sums:
