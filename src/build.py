@@ -12,12 +12,13 @@ import lightning as L
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from src.callbacks import Progress, StepSeed
-from src.checkpoint import to_plain
+from src.checkpoint import save, to_plain
 from src.config_check import check, locate
 from src.datamodules import ImageDataModule
 from src.errors import UserError
@@ -97,9 +98,17 @@ def _takes(model: nn.Module, channels: int, size: int) -> bool:
     return True
 
 
-def build_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
-    """The trainer with callbacks and loggers that write into `folder`."""
-    callbacks: list[L.Callback] = [StepSeed(cfg.seed), Progress()]
+class CheckpointFiles(TorchCheckpointIO):
+    """Lightning's way to checkpoint files, with `src.checkpoint.save` as its pen."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
+        save(checkpoint, path)
+
+
+def build_trainer(cfg: DictConfig, folder: Path, *callbacks: L.Callback) -> L.Trainer:
+    """The trainer with callbacks and loggers that write into `folder`; `callbacks` come behind those of the config."""
+    table = EpochTable(folder, cfg.trainer.max_epochs)
+    listed: list[L.Callback] = [StepSeed(cfg.seed), Progress(), table]
     for name, node in cfg.callbacks.items():
         if node is None:
             continue
@@ -107,11 +116,11 @@ def build_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
         if node.pop("enabled", True):
             if "dirpath" in node and node.dirpath is None:
                 node.dirpath = str(folder / "checkpoints")
-            callbacks.append(make(f"callbacks.{name}", node))
-    loggers = [EpochTable(folder, cfg.trainer.max_epochs)]
+            listed.append(make(f"callbacks.{name}", node))
+    loggers = [table]
     loggers += [make(f"logger.{name}", node, save_dir=str(folder)) for name, node in cfg.logger.items()]
     try:
-        trainer = make("trainer", cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(folder))
+        trainer = make("trainer", cfg.trainer, callbacks=[*listed, *callbacks], logger=loggers, default_root_dir=str(folder))
     except UserError as error:
         if cfg.trainer.accelerator in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
             raise UserError(
@@ -124,6 +133,8 @@ def build_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
             "trainer.precision=16-mixed needs a GPU; Lightning would silently train in bfloat16 on this CPU.",
             "Set trainer.precision=bf16-mixed, or leave it at 32-true.",
         )
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # sharded strategies have their own
+        trainer.strategy.checkpoint_io = CheckpointFiles()
     return trainer
 
 

@@ -9,6 +9,7 @@ import inspect
 import os
 import pickle
 import re
+import shlex
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,8 +48,39 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
 def _remedy(path: Path) -> str:
     for other in ("best.ckpt", "last.ckpt"):
         if (sibling := path.with_name(other)).is_file() and sibling != path:
-            return f"Use {sibling} instead."
+            return f"Use {sibling} instead; a run goes on from it with: python train.py {shlex.quote(f'resume={sibling}')}"
     return "Get the file again from where it was written."
+
+
+def save(content: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Write a checkpoint beside its place and rename it once the disk has it, so that no moment finds half a file under its name.
+
+    (Lightning's own goes by the system's temporary folder, from where a file on another disk is copied, not renamed.)
+
+    Raises:
+        OSError: it cannot be written; the file that was there before is whole.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(part, "wb") as file:
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:  # the zip writer's word for a write that failed
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the new name itself must reach the disk too
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def construct(spec: Mapping[str, Any], package: str, base: type, **overrides: Any) -> Any:

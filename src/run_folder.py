@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 import yaml
 
+log = logging.getLogger(__name__)
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "scikit-learn", "numpy", "pillow")
 
 
@@ -64,8 +66,11 @@ class RunFolder:
         self.note(status=results["status"], end=now())
 
     def fail(self, error: str, status: str = "failed", **facts: Any) -> None:
-        """Record that the run did not come through, and why."""
-        self.finish({"status": status, "error": error, **facts})
+        """Record that the run did not come through, and why; where even that cannot be written, say so."""
+        try:
+            self.finish({"status": status, "error": error, **facts})
+        except OSError as reason:
+            log.error("%s could not be written: %s", self.path / "results.json", reason.strerror)
 
     def write_per_class(self, split: str, classes: Sequence[str], confusion: torch.Tensor) -> None:
         """`per_class.csv` from (true class, predicted class) counts."""
@@ -112,8 +117,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write a file beside its place and rename it, so that nobody ever reads half of it."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: Path) -> dict[str, Any]:

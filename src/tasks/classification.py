@@ -152,12 +152,15 @@ class ClassificationTask(L.LightningModule):
             return
         loss = self._sums.close_mark(self.trainer.strategy)
         if not math.isfinite(loss):
-            raise UserError(
-                f"train/loss became {loss} in epoch {self.current_epoch}, step {self.global_step}.",
-                "Lower optimizer.lr, or limit the gradients with trainer.gradient_clip_val=1; the last good checkpoint is kept.",
-            )
+            raise self._diverged(str(loss))
         for logger in self.loggers:
             logger.log_metrics({"train/loss": loss, "lr": self._lr()}, self.global_step)
+
+    def _diverged(self, value: str, what: str = "train/loss") -> UserError:
+        return UserError(
+            f"{what} became {value} in epoch {self.current_epoch}, step {self.global_step}.",
+            "Lower optimizer.lr, or limit the gradients with trainer.gradient_clip_val=1; the last good checkpoint is kept.",
+        )
 
     def _lr(self) -> float:
         return float(self.optimizers(use_pl_optimizer=False).param_groups[-1]["lr"])
@@ -268,7 +271,14 @@ class ClassificationTask(L.LightningModule):
     # Checkpoints ------------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the file describe itself, in plain types."""
+        """Let the file describe itself, in plain types.
+
+        Raises:
+            UserError: weights or losses that are no numbers, which must not replace a good checkpoint.
+        """
+        finite = bool(self._sums.mark.isfinite().all())
+        if not finite or not all(t.isfinite().all() for t in checkpoint["state_dict"].values() if t.is_floating_point()):
+            raise self._diverged("nan or infinite" if finite else "nan", "The weights" if finite else "train/loss")
         checkpoint["description"] = {
             **self.description,
             "classes": self.classes,
