@@ -1,4 +1,4 @@
-"""What docs/reliability.md states, measured again: python benchmarks/reliability.py kills | mistakes | files | checkpoints | full_disk | ...
+"""What docs/reliability.md states, measured again: python benchmarks/reliability.py kills (or mistakes, files, checkpoints, ...)
 
 Every sub-command prints its figures and exits with 1 when one of them is not as promised. Scratch files go to a temporary folder.
 """
@@ -6,12 +6,10 @@ Every sub-command prints its figures and exits with 1 when one of them is not as
 import argparse
 import csv
 import json
-import math
 import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -159,8 +157,8 @@ def kills(n: int = 30, seed: int = 0) -> bool:
                 equal += not wrong
                 print(f"  kill {i} behind batch {after}{' in a write' if left else ''}: {'; '.join(wrong[:4]) or 'bit-equal'}", flush=True)
             print(f"{title}: done", flush=True)
-    print(f"{equal} of {made} bit-equal to the undisturbed run; {inside} kills inside a checkpoint write; {unreadable} unreadable checkpoints;")
-    print(f"{restarted} came before the first checkpoint and started again from nothing")
+    print(f"{equal} of {made} bit-equal to the undisturbed run; {inside} kills inside a checkpoint write;")
+    print(f"{unreadable} unreadable checkpoints; {restarted} came before the first checkpoint and started again from nothing")
     return equal == made and unreadable == 0 and inside >= (5 if n >= 30 else 1)
 
 

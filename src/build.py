@@ -23,6 +23,7 @@ from src.config_check import check, locate
 from src.datamodules import ImageDataModule
 from src.errors import UserError
 from src.loggers import EpochTable
+from src.run_folder import without_secrets
 from src.tasks import ClassificationTask
 
 TIMING = ("interval", "frequency", "monitor")  # keys of a scheduler's YAML that Lightning needs, not the scheduler
@@ -53,7 +54,7 @@ def build(cfg: DictConfig) -> tuple[ImageDataModule, ClassificationTask]:
             "model": spec,
             "image_size": data.image_size,
             "resize": getattr(data, "resize", "stretch"),
-            "config": to_plain(plain),
+            "config": without_secrets(to_plain(plain)),
         },
         **timing,
     )

@@ -11,7 +11,7 @@ import pickle
 import re
 import shlex
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,30 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: {str(error).splitlines()[0] if str(error) else error!r}.", _remedy(path)) from None
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict) or not isinstance(content.get("description"), dict):
         raise UserError(f"{path} was not written by this project.", "Give a best.ckpt or last.ckpt from a run folder.")
+    if wrong := next(_oddities(content), None):
+        raise UserError(f"{path} is not loaded: {wrong}.", "Give a file that train.py has written, and check where this one comes from.")
     return content
+
+
+def _oddities(content: Mapping[str, Any]) -> Iterator[str]:
+    """What this project never writes, and what could hurt whoever takes it at its word."""
+    for name, tensor in content["state_dict"].items():
+        if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
+            yield f"{name} is no plain tensor"
+        elif tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            yield f"{name} of {tuple(tensor.shape)} is larger than the file"  # a view that repeats its numbers
+    facts = content["description"]
+    classes, channels, size = facts.get("classes"), facts.get("channels"), facts.get("image_size")
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        yield "its class names are no list of names"
+    if channels not in (1, 3) or not (size is None or (isinstance(size, int) and 0 < size <= 16_384)):
+        yield f"it asks for pictures of {channels}x{size}x{size}"
+    for name in ("mean", "std"):
+        values = facts.get(name)
+        if not isinstance(values, list) or len(values) != channels or not all(isinstance(value, int | float) for value in values):
+            yield f"its {name} is not one number a channel"
+    if not isinstance(facts.get("config") or {}, Mapping):
+        yield "its config is no mapping"
 
 
 def _remedy(path: Path) -> str:
@@ -72,8 +95,10 @@ def save(content: Mapping[str, Any], path: str | os.PathLike) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
     if os.name == "posix":  # the new name itself must reach the disk too
         folder = os.open(path.parent, os.O_RDONLY)
@@ -136,14 +161,25 @@ def network(checkpoint: Mapping[str, Any], model: nn.Module | None = None) -> nn
                 "Build the network yourself and pass it: src.load(path, model=net).",
             )
         without_weights = {"weights": None} if "weights" in spec else {}
+        _try_on_paper(spec, checkpoint["state_dict"], without_weights)
         model = construct(spec, "models", nn.Module, **without_weights)
-    weights = {
-        name.removeprefix("model.").replace("_orig_mod.", ""): tensor
-        for name, tensor in checkpoint["state_dict"].items()
-        if name.startswith("model.")
-    }
-    load_weights(model, weights)
+    load_weights(model, _of_the_network(checkpoint["state_dict"]))
     return model
+
+
+def _of_the_network(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The network's part of a task's weights, by the names that it knows itself."""
+    return {name.removeprefix("model.").replace("_orig_mod.", ""): tensor for name, tensor in state.items() if name.startswith("model.")}
+
+
+def _try_on_paper(spec: Mapping[str, Any], state: Mapping[str, torch.Tensor], overrides: Mapping[str, Any]) -> None:
+    """Build the network without memory and compare its weights with the file's: a spec that asks for the moon never gets it."""
+    try:
+        with torch.device("meta"):
+            model = construct(spec, "models", nn.Module, **overrides)
+    except NotImplementedError:  # a network that looks at its own numbers while it is built
+        return
+    check_weights(model, _of_the_network(state))
 
 
 class Classifier(nn.Module):
@@ -201,6 +237,16 @@ def load(path: str | os.PathLike, model: nn.Module | None = None) -> Classifier:
 
 def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     """`model.load_state_dict`, with an error that names the first differences."""
+    check_weights(model, weights)
+    model.load_state_dict(weights)
+
+
+def check_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Whether weights are those of a network, by their names and shapes.
+
+    Raises:
+        UserError: they are not; it names the first differences.
+    """
     own = model.state_dict()
     differences = [f"{name} is missing" for name in own if name not in weights]
     differences += [f"{name} is not in the network" for name in weights if name not in own]
@@ -215,7 +261,6 @@ def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
             f"The weights are of another architecture than {type(model).__name__}: {'; '.join(differences[:3])}{more}.",
             "Build the network with the arguments that it was trained with.",
         )
-    model.load_state_dict(weights)
 
 
 def to_plain(value: Any) -> Any:

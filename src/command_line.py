@@ -5,6 +5,7 @@ import atexit
 import difflib
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -13,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from src.errors import UserError
 
@@ -206,9 +207,54 @@ def _find_checkpoint(value: str, folder: str | None) -> Path:
     path = Path(value).expanduser()
     if path.is_dir():
         path = path / "checkpoints" / "last.ckpt"
+        if not path.is_file() and (best := path.with_name("best.ckpt")).is_file():
+            raise UserError(f"There is no checkpoint {path}.", f"Go on from the best one: python train.py {shlex.quote(f'resume={best}')}")
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}.", "Give a last.ckpt or best.ckpt, or the folder of a run.")
     return path.absolute()
+
+
+def stored_config(path: Path, typed: "DictConfig | None" = None) -> dict[str, Any]:
+    """The content of a run folder's `config.yaml`, which is data: it interpolates nothing and names no target of its own choice.
+
+    Args:
+        path: the file.
+        typed: a config composed from this project's YAML files and the command line, which stands in for what is not trusted.
+
+    Raises:
+        UserError: the file is damaged, holds an interpolation, or has a target built that no YAML file of this project names.
+    """
+    import yaml
+    from omegaconf import OmegaConf
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it is no mapping")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {error}.", "Give the folder of a run that train.py has written.") from None
+    conf = Path(__file__).parent.parent / "conf"
+    known = {
+        target.strip("'\"")
+        for file in conf.rglob("*.yaml")
+        for target in re.findall(r"^\s*(?:- )?_target_:\s*([^\s#]+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+
+    def trusted(node: Any, key: str) -> Any:
+        if isinstance(node, dict):
+            return {name: trusted(value, f"{key}.{name}" if key else str(name)) for name, value in node.items()}
+        if isinstance(node, list):
+            return [trusted(value, f"{key}.{i}") for i, value in enumerate(node)]
+        foreign = key.endswith("_target_") and node not in known
+        if not foreign and not (isinstance(node, str) and "${" in node):
+            return node
+        own = OmegaConf.select(typed, key) if typed is not None else None
+        if own is None or (foreign and own != node):
+            what = f"has {node} built" if foreign else f"holds the interpolation {node}"
+            raise UserError(f"{path}: {key} {what}.", f"Look where that file comes from. To have it so, type it: {key}=...")
+        return own
+
+    return trusted(content, "")
 
 
 def continued_config(cfg: "DictConfig", overrides: list[str]) -> "DictConfig":
@@ -224,7 +270,7 @@ def continued_config(cfg: "DictConfig", overrides: list[str]) -> "DictConfig":
     keys = [override.lstrip("+~").partition("=")[0].split("@")[0].replace("/", ".") for override in overrides]
     if not saved.is_file() or "experiment" in keys:
         return cfg
-    continued = OmegaConf.load(saved)
+    continued = OmegaConf.create(stored_config(saved, cfg))
     for key, override in zip(keys, overrides, strict=True):
         if override.startswith("~"):
             parent, _, name = key.rpartition(".")

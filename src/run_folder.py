@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 import yaml
 
+SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 log = logging.getLogger(__name__)
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "scikit-learn", "numpy", "pillow")
 
@@ -52,7 +54,7 @@ class RunFolder:
             "earlier": earlier,
         }
         (self.path / "results.json").unlink(missing_ok=True)  # of the earlier part: this run has no results yet
-        write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        write_text(self.path / "config.yaml", yaml.safe_dump(without_secrets(dict(config)), sort_keys=False, allow_unicode=True))
         self.note()
 
     def note(self, **facts: Any) -> None:
@@ -86,7 +88,7 @@ class RunFolder:
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
         if self.active:
-            write_text(self.path / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+            write_text(self.path / name, json.dumps(without_secrets(content), indent=2, ensure_ascii=False) + "\n")
 
 
 def per_class(classes: Sequence[str], confusion: torch.Tensor) -> list[dict[str, Any]]:
@@ -123,6 +125,37 @@ def write_text(path: Path, text: str) -> None:
     except OSError:
         part.unlink(missing_ok=True)
         raise
+
+
+def without_secrets(value: Any) -> Any:
+    """Plain values with `${oc.env:NAME}` wherever the value of a secret environment variable stands.
+
+    Secret is what has a name like KEY, TOKEN, SECRET, PASSWORD or CREDENTIAL, and an address with a password in it.
+    """
+    secrets = {
+        content: name
+        for name, content in os.environ.items()
+        if len(content) >= 8 and (SECRET.search(name) or re.search(r"://[^/@\s]+:[^/@\s]+@", content))
+    }
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, str):
+            for content, name in secrets.items():
+                value = value.replace(content, f"${{oc.env:{name}}}")
+            return value
+        if isinstance(value, Mapping):
+            return {clean(key): clean(item) for key, item in value.items()}
+        return [clean(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return clean(value)
+
+
+def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    found = {}
+    for key, value in values.items():
+        found |= flat(value, f"{above}{key}.") if isinstance(value, Mapping) and value else {f"{above}{key}": value}
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from src.datamodules import ImageDataModule
 from src.datamodules.scan import scan
 from src.errors import UserError
 from src.loggers import EpochTable
-from src.run_folder import RunFolder, command_line, per_class, table
+from src.run_folder import RunFolder, command_line, flat, per_class, table, without_secrets
 from src.tasks import ClassificationTask
 from src.tasks.classification import LENGTHS
 
@@ -49,15 +49,20 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if cfg.resume:
         check_resumable(cfg)  # before the folder of a run that may be complete is touched
     run = RunFolder(folder, active=first)
-    with StopSignals() as stop:
+
+    def failed(error: BaseException) -> None:
+        text = error.problem if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        run.fail(text, "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed", seed=cfg.seed)
+
+    with StopSignals(failed) as stop:
         try:
             run.start(OmegaConf.to_container(cfg, resolve=True), command_line())
             return _train(cfg, run, stop)
         except BaseException as error:
             told = explained(error, run.path)
-            run.fail(told.problem if isinstance(told, UserError) else f"{type(error).__name__}: {error}", _status(error), seed=cfg.seed)
-            if isinstance(error, Interrupted) and (run.path / "checkpoints" / "last.ckpt").is_file():
-                log.info("Go on with: python train.py %s", shlex.quote(f"resume={run.path}"))
+            failed(told)
+            if isinstance(error, Interrupted) and (last := run.path / "checkpoints" / "last.ckpt").is_file():
+                log.info("Go on with: python train.py %s", shlex.quote(f"resume={last}"))
             if told is error:
                 raise
             raise told from error
@@ -91,14 +96,11 @@ def check_only(cfg: DictConfig, folder: Path) -> bool:
     return found is None or not found.problems
 
 
-def _status(error: BaseException) -> str:
-    return "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
-
-
 def explained(error: BaseException, folder: Path) -> BaseException:
     """The error itself, or the `UserError` that says it in words a person can act on."""
     text = str(error)
-    go_on = f"go on with: python train.py {shlex.quote(f'resume={folder}')}"
+    kept = next((path for name in ("last", "best") if (path := folder / "checkpoints" / f"{name}.ckpt").is_file()), None)
+    go_on = f"go on with: python train.py {shlex.quote(f'resume={kept}')}" if kept else "start again."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return UserError(f"The disk is full: {error.filename or folder} could not be written.", f"Make room, then {go_on}")
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -142,7 +144,7 @@ def _train(cfg: DictConfig, run: RunFolder, stop: StopSignals) -> dict[str, Any]
 
     run.note(automatic=task.automatic)
     best, last = _checkpoint(trainer, "best"), _checkpoint(trainer, "last")
-    checkpoint = best.best_model_path or last.best_model_path
+    checkpoint = best.best_model_path or str(Path(last.dirpath) / "last.ckpt")
     # Under several processes one of them could see another's half-written file; Lightning's barrier comes with validate and test.
     trainer.validate(task, data, ckpt_path=checkpoint, weights_only=True, verbose=False)
     tested = bool(cfg.test) and data.has_test
@@ -186,7 +188,7 @@ def check_resumable(cfg: DictConfig) -> None:
     check(config)
     stored = ckpt.read(cfg.resume)
     before = stored["description"].get("config")
-    if not isinstance(before, Mapping):
+    if not before or not {"loops", "callbacks", "optimizer_states", "lr_schedulers", "epoch_sums"} <= set(stored):
         raise UserError(f"{cfg.resume} does not say how its run was set up.", "Resume from a checkpoint that train.py has written.")
     length = (before.get("trainer") or {}).get("max_epochs")
     if length not in (None, cfg.trainer.max_epochs) and any(name in cfg.scheduler for name in LENGTHS):
@@ -194,7 +196,7 @@ def check_resumable(cfg: DictConfig) -> None:
             f"The schedule of this run was laid out for {length} epochs and cannot be stretched to {cfg.trainer.max_epochs}.",
             f"Resume with trainer.max_epochs={length}, or start a new run.",
         )
-    then, now = _flat(before), _flat(ckpt.to_plain(config))
+    then, now = flat(before), flat(without_secrets(ckpt.to_plain(config)))
     for key in {**then, **now}:
         fixed = any(key == name or key.startswith(f"{name}.") for name in FIXED) and key.removeprefix("data.") not in FREE
         if fixed and key in then and then[key] != now.get(key):
@@ -202,13 +204,6 @@ def check_resumable(cfg: DictConfig) -> None:
                 f"{key} was {then[key]} when this run began and cannot become {now.get(key)} on its way.",
                 f"Leave {key} out of the command, or start a new run without resume.",
             )
-
-
-def _flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in config.items():
-        flat |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) and value else {f"{above}{key}": value}
-    return flat
 
 
 def _go_on(cfg: DictConfig, trainer: L.Trainer) -> None:

@@ -2,12 +2,13 @@
 
 import signal
 import threading
-from pathlib import Path
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint
+
+from src.callbacks.last_checkpoint import LastCheckpoint
 
 
 class Interrupted(SystemExit):
@@ -22,15 +23,19 @@ class Interrupted(SystemExit):
 
 
 class StopSignals(L.Callback):
-    """Ends a run at the next step, saved as `last.ckpt`, or where it stands when there is nothing to save or a second signal comes.
+    """Ends a run at the next step, saved as `last.ckpt`, or where it stands when there is nothing to save. A second Ctrl-C kills.
 
     As a context manager it listens for as long as the run lasts. A run on several processes is left to Lightning: it stops at the
     same step everywhere, and goes on from the last checkpoint that it wrote before.
+
+    Args:
+        mark: called with the exception to come, as soon as the signal does: nothing can be written any more after a second one.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, mark: Callable[[Interrupted], None]) -> None:
+        self.mark = mark
         self.received: int | None = None
         self._training = False
         self._before: dict[int, Any] = {}
@@ -45,13 +50,14 @@ class StopSignals(L.Callback):
             signal.signal(number, handler)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self._training and self.received is None:
-            self.received = number
-            print(f"\n{signal.Signals(number).name}: stopping behind this step; once more stops at once.", flush=True)
+        if self.received is not None:  # job managers send SIGTERM to a process and to its parent, who hands it on
             return
-        for other in self.SIGNALS:
-            signal.signal(other, signal.SIG_DFL)  # the next one needs nobody's consent
-        raise Interrupted(number)
+        self.received = number
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # acts at once, also in the middle of a long operation
+        if not self._training:
+            raise Interrupted(number)
+        self.mark(Interrupted(number))
+        print(f"\n{signal.Signals(number).name}: stopping behind this step; Ctrl-C stops at once.", flush=True)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.world_size == 1:
@@ -60,12 +66,11 @@ class StopSignals(L.Callback):
                 signal.signal(number, self._stop)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module, outputs, batch, batch_idx: int) -> None:
-        # Not between two steps of the optimizer, whose gradients no checkpoint holds, and not in front of a validation.
-        if self.received is None or (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.is_last_batch:
+        if self.received is None or not LastCheckpoint.exact(trainer, batch_idx):
             return
         for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint) and callback.filename == "last":
-                trainer.save_checkpoint(Path(callback.dirpath) / "last.ckpt")
+            if isinstance(callback, LastCheckpoint):
+                callback.save(trainer)
         raise Interrupted(self.received)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
