@@ -251,7 +251,8 @@ def stored_config(path: Path, typed: "DictConfig | None" = None) -> dict[str, An
         own = OmegaConf.select(typed, key) if typed is not None else None
         if own is None or (foreign and own != node):
             what = f"has {node} built" if foreign else f"holds the interpolation {node}"
-            raise UserError(f"{path}: {key} {what}.", f"Look where that file comes from. To have it so, type it: {key}=...")
+            typing = f" To have it so, type it: {key}=..." if typed is not None else " To have it so, name it in a file under conf."
+            raise UserError(f"{path}: {key} {what}.", f"Look where that file comes from.{typing}")
         return own
 
     return trusted(content, "")

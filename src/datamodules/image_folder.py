@@ -10,7 +10,7 @@ import torch
 
 from src.datamodules.decode import is_image_name
 from src.datamodules.image_datamodule import ImageDataModule, check_share
-from src.datamodules.picture_files import PictureFiles, cached, default_cache_folder, room_for_cache
+from src.datamodules.picture_files import PictureFiles, cached, default_cache_folder, room_for_cache, unusable
 from src.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -183,19 +183,28 @@ class ImageFolderDataModule(ImageDataModule):
                     "%s pictures take %.1f GB decoded, the cache may take %.1f GB: they are decoded anew every epoch.",
                     f"{len(paths):,}", files.nbytes / 1e9, room / 1e9,
                 )  # fmt: skip
-            return files, labels
+            bad = unusable(files, self.cache_dir) if self.bad_files == "skip" else []
+            self._tell(bad, len(paths))
+            paths, labels = _without(paths, labels, {path for path, _ in bad})
+            return PictureFiles(paths, self.image_size, self.channels, self.resize), labels
         images, bad = cached(files, self.cache_dir)
         if bad:
-            names = "; ".join(f"{path} ({reason})" for path, reason in bad[:20])
-            more = f" and {len(bad) - 20} more" if len(bad) > 20 else ""
-            problem = f"{len(bad)} of {len(paths)} files are no usable pictures: {names}{more}."
-            if self.bad_files == "stop":
-                raise UserError(problem, "Remove or replace them, or leave them out with data.bad_files=skip.")
-            log.warning(problem)
-            unusable = {path for path, _ in bad}
-            keep = torch.tensor([path not in unusable for path in paths])
+            self._tell(bad, len(paths))
+            unusable_paths = {path for path, _ in bad}
+            keep = torch.tensor([path not in unusable_paths for path in paths])
             return _Rows(images, keep.nonzero()[:, 0]), labels[keep]
         return images, labels
+
+    def _tell(self, bad: list[tuple[Path, str]], total: int) -> None:
+        """Name the files that cannot be used, and stop there unless they are to be skipped."""
+        if not bad:
+            return
+        names = "; ".join(f"{path} ({reason})" for path, reason in bad[:20])
+        more = f" and {len(bad) - 20} more" if len(bad) > 20 else ""
+        problem = f"{len(bad)} of {total} files are no usable pictures: {names}{more}."
+        if self.bad_files == "stop":
+            raise UserError(problem, "Remove or replace them, or leave them out with data.bad_files=skip.")
+        log.warning(problem)
 
 
 def _without(paths: list[Path], labels: torch.Tensor, gone: Collection[Path]) -> tuple[list[Path], torch.Tensor]:
