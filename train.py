@@ -3,6 +3,7 @@
 torch and lightning are imported inside `main`, so that `--help`, `--cfg job`, tab completion and typing errors answer at once.
 """
 
+import sys
 from pathlib import Path
 
 import hydra
@@ -15,12 +16,16 @@ from src.command_line import continued_config, run, two_line_errors
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float:
     """One run; returns the validation loss of its best checkpoint."""
-    from src.training import objective, train
-
     job = HydraConfig.get()
     if cfg.resume:
         cfg = continued_config(cfg, list(job.overrides.task))
     with two_line_errors():
+        from src.training import check_only, objective, train
+
+        if cfg.get("check"):
+            if not check_only(cfg, Path(job.runtime.output_dir)):
+                sys.exit(1)
+            return 0.0
         return objective(train(cfg, Path(job.runtime.output_dir)))
 
 
