@@ -1,18 +1,24 @@
 """Measuring a checkpoint on its own data or on others, from the file alone."""
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
+from src import charts, measures
 from src import checkpoint as ckpt
 from src.build import make, resolve_paths
 from src.datamodules import ImageDataModule
 from src.errors import UserError
-from src.run_folder import RunFolder, command_line, per_class, table
+from src.findings import by_class, figures, write_findings
+from src.report import class_charts, write_report
+from src.run_folder import RunFolder, command_line, per_class, table, write_text
 from src.tasks import ClassificationTask
 from src.training import facts, quieten
 
@@ -20,10 +26,10 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Evaluate `cfg.ckpt` and write `results.json`, `per_class.csv` and what ran into `folder`.
+    """Evaluate `cfg.ckpt` and write the figures, tables and charts, `report.html` and what ran into `folder`.
 
     Returns:
-        The figures of the split: loss, acc, acc_balanced, and acc_top5 with more than five classes.
+        The figures of the split as in `results.json`.
     """
     quieten()
     resolve_paths(cfg)
@@ -33,18 +39,19 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         return _evaluate(cfg, run)
     except BaseException as error:
         run.fail(f"{type(error).__name__}: {error}")
+        write_report(run.path, "Evaluation")
         raise
 
 
 def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
-    stored = ckpt.read(cfg.ckpt)
-    task = rebuild_task(stored)
+    paths = checkpoint_files(cfg.ckpt)
+    members = [ckpt.read(path) for path in paths]
+    stored = members[0]
+    if cfg.tta not in (None, "flip"):
+        raise UserError(f"tta={cfg.tta!r} is not known.", "Choose flip, or leave it out.")
+    task = rebuild_task(stored) if len(members) == 1 and cfg.tta is None else ensemble_task(paths, members, flip=cfg.tta == "flip")
     data = rebuild_data(stored, cfg.data)
-    if list(data.classes) != task.classes:
-        raise UserError(
-            f"The data have the classes {', '.join(data.classes)}, the checkpoint {', '.join(task.classes)}.",
-            "Evaluate on data with the same class names.",
-        )
+    data.relabel(task.classes)
     if cfg.split not in (None, "val", "test"):
         raise UserError(f"split={cfg.split!r} is not known.", "Choose test or val.")
     split = cfg.split or ("test" if data.has_test else "val")
@@ -61,34 +68,129 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     )
     loop = {"test": trainer.test, "val": trainer.validate}[split]
     loop(task, data, verbose=False)
-    check_split(stored, data)
-    run.write_per_class(split, task.classes, task.confusion[split])
-    rows = per_class(task.classes, task.confusion[split])
-    figures = task.figures[split]
+    for member in members:
+        check_split(member, data)
+    results = figures(task, split) | by_class(task, split)
+    write_findings(run, task, data, split)
+    write_charts(run.path, task, split)
     run.note(data=facts(data))
-    run.finish(
-        {
-            "status": "completed",
-            "checkpoint": str(Path(cfg.ckpt).absolute()),
-            split: {**figures, "per_class": {row["class"]: row["recall"] for row in rows}},
-        }
-    )
-    log.info("%s", table(rows))
-    log.info("%s accuracy %.4f, %s loss %.4f\n%s", split, figures["acc"], split, figures["loss"], run.path)
-    return figures
+    files = [str(path.absolute()) for path in paths]
+    run.finish({"status": "completed", "checkpoint": files[0] if len(files) == 1 else files, split: results})
+    networks = " + ".join(_network_name(member) for member in members)
+    write_report(run.path, f"Evaluation of {networks} on {type(data).__name__.removesuffix('DataModule')}", task, data, split)
+    log.info("%s", table(per_class(task.classes, task.confusion[split])))
+    for pair in results["most_confused"][:3]:
+        log.info("%s taken for %s: %s (%.1f %%)", pair["true"], pair["predicted"], f"{pair['count']:,}", 100 * pair["share"])
+    log.info(
+        "%s accuracy %.4f (95 %%: %.4f to %.4f), %s loss %.4f, calibration error %.4f\n%s",
+        split, results["acc"], results["acc_low"], results["acc_high"], split, results["loss"], results["ece"], run.path,
+    )  # fmt: skip
+    return results
+
+
+def checkpoint_files(typed: str | Sequence[str]) -> list[Path]:
+    """The files that `ckpt=` names: `a.ckpt`, `a.ckpt,b.ckpt` or `[a.ckpt,b.ckpt]`.
+
+    File names may hold commas and brackets: what exists as it was typed is one file, else the longest name that exists up to a comma counts.
+
+    Raises:
+        UserError: a file that is not there.
+    """
+    if not isinstance(typed, str):
+        return [Path(path) for path in typed]
+    if Path(typed).is_file():
+        return [Path(typed)]
+    inner = typed[1:-1] if typed.startswith("[") and typed.endswith("]") else typed
+    pieces = inner.split(",")
+    files = []
+    while pieces:
+        candidates = ((n, Path(",".join(pieces[:n]).strip())) for n in range(len(pieces), 0, -1))
+        found = next(((n, path) for n, path in candidates if path.is_file()), None)
+        if found is None:
+            name = typed if len(inner.split(",")) == 1 else pieces[0].strip()
+            raise UserError(f"There is no checkpoint {name}.", "Give the path of a .ckpt file, such as runs/.../checkpoints/best.ckpt.")
+        files.append(found[1])
+        pieces = pieces[found[0] :]
+    return files
+
+
+def _network_name(stored: Mapping[str, Any]) -> str:
+    """The name of the network in a checkpoint."""
+    return str((stored["description"].get("model") or {}).get("_target_", "a network")).rpartition(".")[2]
+
+
+class Ensemble(nn.Module):
+    """Several networks that answer with the logarithm of the mean of their probabilities, over mirror images too where `flip` says so.
+
+    Args:
+        members: classifiers of equally large pictures.
+        classes: in the order in which the answers are wanted; every member knows all of them.
+        flip: also ask about the mirror image.
+    """
+
+    def __init__(self, members: Sequence[ckpt.Classifier], classes: Sequence[str], flip: bool):
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.orders = [[member.classes.index(name) for name in classes] for member in members]
+        self.flip = flip
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """float (N, C, H, W), 0..1 -> (N, num_classes)."""
+        views = [images, images.flip(3)] if self.flip else [images]
+        answers = [
+            member.model((view - member.mean) / member.std).float().log_softmax(1)[:, order]
+            for member, order in zip(self.members, self.orders, strict=True)
+            for view in views
+        ]
+        return torch.stack(answers).logsumexp(0) - math.log(len(answers))
+
+
+def ensemble_task(paths: Sequence[Path], members: Sequence[Mapping[str, Any]], flip: bool) -> ClassificationTask:
+    """A task around the mean of several checkpoints.
+
+    Raises:
+        UserError: networks that do not look at the same pictures or do not know the same classes.
+    """
+    first = members[0]["description"]
+    for path, member in zip(paths, members, strict=True):
+        description = member["description"]
+        if set(description["classes"]) != set(first["classes"]):
+            raise UserError(
+                f"{path} does not know the same classes as {paths[0]}.", "Average networks that were trained on the same classes."
+            )
+        seen = [(d["channels"], d.get("image_size"), d.get("resize")) for d in (first, description)]
+        if seen[0] != seen[1]:
+            raise UserError(
+                f"{paths[0]} sees pictures as (channels, size, resize) = {seen[0]}, {path} as {seen[1]}.",
+                "Average networks that were trained with the same data.channels, data.image_size and data.resize.",
+            )
+    networks = [ckpt.Classifier(ckpt.network(member), member["description"]) for member in members]
+    ensemble = Ensemble(networks, first["classes"], flip)
+    channels = first["channels"]
+    return ClassificationTask(ensemble, first["classes"], [0.0] * channels, [1.0] * channels, channels_last=_layout(first))
+
+
+def write_charts(folder: Path, task: ClassificationTask, split: str) -> None:
+    """The report's charts as files. SVG: sharp in print and on a slide, small, and drawn by the same code, without a plotting library."""
+    made = class_charts(task.classes, task.confusion[split], measures.calibration(task.predictions[split]))
+    for key, name in (("bars", "per_class"), ("confusion", "confusion"), ("reliability", "calibration")):
+        write_text(folder / f"{name}.svg", charts.standalone(made[key]))
 
 
 def rebuild_task(stored: Mapping[str, Any]) -> ClassificationTask:
     """The task of a checkpoint, with its weights, ready to be evaluated."""
     description = stored["description"]
-    layout = (description.get("config") or {}).get("task", {}).get("channels_last")
     return ClassificationTask(
         ckpt.network(stored),
         classes=description["classes"],
         mean=description["mean"],
         std=description["std"],
-        channels_last=layout,
+        channels_last=_layout(description),
     )
+
+
+def _layout(description: Mapping[str, Any]) -> bool | None:
+    return (description.get("config") or {}).get("task", {}).get("channels_last")
 
 
 def rebuild_data(stored: Mapping[str, Any], changes: DictConfig) -> ImageDataModule:

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -69,15 +69,20 @@ class RunFolder:
 
     def write_per_class(self, split: str, classes: Sequence[str], confusion: torch.Tensor) -> None:
         """`per_class.csv` from (true class, predicted class) counts."""
+        header = ["split", "class", "support", "precision", "recall", "f1"]
+        rows = ([split, *row.values()] for row in per_class(classes, confusion))
+        self.write_csv("per_class.csv", header, rows)
+
+    def write_csv(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """A table, row by row, to a file beside its place that then takes it."""
         if not self.active:
             return
-        part = self.path / "per_class.csv.part"
+        part = self.path / f"{name}.part"
         with open(part, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["split", "class", "support", "precision", "recall", "f1"])
-            for row in per_class(classes, confusion):
-                writer.writerow([split, row["class"], row["support"], row["precision"], row["recall"], row["f1"]])
-        part.replace(self.path / "per_class.csv")
+            writer.writerow(header)
+            writer.writerows(rows)
+        part.replace(self.path / name)
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
         if self.active:

@@ -19,7 +19,9 @@ from src.build import build, build_trainer, resolve_paths
 from src.callbacks import Progress
 from src.datamodules import ImageDataModule
 from src.errors import UserError
+from src.findings import by_class, figures, write_findings
 from src.loggers import EpochTable
+from src.report import write_report
 from src.run_folder import RunFolder, command_line, per_class, table
 from src.tasks import ClassificationTask
 from src.tasks.classification import LENGTHS
@@ -48,6 +50,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     except BaseException as error:
         kind = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
         run.fail(f"{type(error).__name__}: {error}", kind, seed=cfg.seed)
+        if first:
+            write_report(run.path)
         raise
 
 
@@ -83,8 +87,10 @@ def _train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         trainer.test(task, data, ckpt_path=checkpoint, weights_only=True, verbose=False)
     results = summarise(cfg, trainer, task, checkpoint, tested)
     split = "test" if tested else "val"
-    run.write_per_class(split, task.classes, task.confusion[split])
+    write_findings(run, task, data, split)
     run.finish(results)
+    if run.active:
+        write_report(run.path, " on ".join(_names(task, data)), task, data, split)
     log.info("%s", table(per_class(task.classes, task.confusion[split])))
     log.info("%s", _closing_line(results, run.path))
     return results
@@ -126,7 +132,7 @@ def summarise(cfg: DictConfig, trainer: L.Trainer, task: ClassificationTask, che
     stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
     results = {
         "status": "completed",
-        "val": task.figures["val"],
+        "val": figures(task, "val"),
         "test": None,
         "best_epoch": stored["epoch"],
         "epochs": trainer.current_epoch,
@@ -137,8 +143,7 @@ def summarise(cfg: DictConfig, trainer: L.Trainer, task: ClassificationTask, che
         "checkpoint": str(Path("checkpoints") / Path(checkpoint).name),
     }
     if tested:
-        accuracies = {row["class"]: row["recall"] for row in per_class(task.classes, task.confusion["test"])}
-        results["test"] = {**task.figures["test"], "per_class": accuracies}
+        results["test"] = figures(task, "test") | by_class(task, "test")
     return results
 
 

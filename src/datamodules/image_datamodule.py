@@ -5,7 +5,7 @@ To add one: subclass `ImageDataModule` as `digits.py` does, and write a YAML bes
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import lightning as L
@@ -89,6 +89,7 @@ class ImageDataModule(L.LightningDataModule):
         self.std = _by_channel("data.std", std or self.std, own_channels, self.channels)
         self._sets: dict[str, Loaded] = {}
         self._indices: dict[str, torch.Tensor] = {}
+        self._numbers: torch.Tensor | None = None  # of the classes, where `relabel` was asked for others
 
     def _check_choices(self) -> None:
         for name in ("batch_size", "eval_batch_size", "image_size"):
@@ -143,6 +144,8 @@ class ImageDataModule(L.LightningDataModule):
                 f"The {split} labels run from {int(labels.min())} to {int(labels.max())}, but there are {len(self.classes)} classes.",
                 "Make the class names and the labels agree.",
             )
+        if self._numbers is not None:
+            labels = self._numbers[labels]
         if isinstance(images, torch.Tensor):
             if len(images) != len(labels):
                 raise UserError(f"The {split} split has {len(images)} pictures but {len(labels)} labels.", "Get the files again.")
@@ -217,6 +220,25 @@ class ImageDataModule(L.LightningDataModule):
         if isinstance(images, torch.Tensor):
             index = index.to(images.device)
         return self._show(images.index_select(0, index).cpu())
+
+    def names(self, split: str, positions: torch.Tensor) -> list[str]:
+        """What pictures of a split are called, by their position in it: the file where they are files, else their number in the data."""
+        return [str(i) for i in self._indices[split][positions].tolist()]
+
+    def relabel(self, classes: Sequence[str]) -> None:
+        """Number the labels as `classes` does, by name, for a network that knows the classes in another order or knows more. Before setup.
+
+        Raises:
+            UserError: a class that is not among them.
+        """
+        unknown = [name for name in self.classes if name not in classes]
+        if unknown:
+            raise UserError(
+                f"The network does not know {len(unknown)} of the classes of these data: {_some(unknown)}.",
+                f"Leave them out, or call the classes as the network does: {_some(classes)}.",
+            )
+        if list(classes) != list(self.classes):
+            self._numbers = torch.tensor([list(classes).index(name) for name in self.classes])
 
     @property
     def class_weights(self) -> torch.Tensor | None:
@@ -312,6 +334,11 @@ def resize(images: torch.Tensor, size: int) -> torch.Tensor:
         for part in images.split(4096)
     ]
     return torch.cat(out)
+
+
+def _some(names: Sequence[str]) -> str:
+    """Names in a line, the first twenty of them."""
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def _by_channel(name: str, values, own: int, wanted: int) -> tuple[float, ...]:

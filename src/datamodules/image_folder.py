@@ -57,6 +57,7 @@ class ImageFolderDataModule(ImageDataModule):
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_folder()
         self.cache_gb = cache_gb
         self._classes: list[str] | None = None
+        self._paths: dict[str, list[Path]] = {}  # of the pictures in `train`, `val` and `test`, as they were loaded
 
     @property
     def classes(self) -> list[str]:
@@ -89,7 +90,12 @@ class ImageFolderDataModule(ImageDataModule):
             return self._held_out()[1] if split == "test" and self.test_size else None
         if split == "train" and self._split_folder("test") is None and self.test_size:
             return self._held_out()[0]
-        return self._pictures(*self.files(folder))
+        return self._pictures(split, *self.files(folder))
+
+    def names(self, split: str, positions: torch.Tensor) -> list[str]:
+        paths = self._paths[split if split in self._paths else "train"]  # validation may be a part of train
+        files = [paths[i].relative_to(self.base).as_posix() for i in self._indices[split][positions].tolist()]
+        return [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in files]
 
     def files(self, folder: Path) -> tuple[list[Path], torch.Tensor]:
         """Picture files below the class folders of `folder`, sorted, with int64 labels (N,).
@@ -137,10 +143,14 @@ class ImageFolderDataModule(ImageDataModule):
                 f"{len(paths)} pictures cannot be split with data.test_size={self.test_size}: {error}",
                 "Give data.test_size a share between 0 and 1 or a number that leaves every class a picture on both sides.",
             ) from None
-        return [self._pictures([paths[i] for i in sorted(part)], labels[sorted(part)]) for part in parts]
+        return [
+            self._pictures(split, [paths[i] for i in sorted(part)], labels[sorted(part)])
+            for split, part in zip(("train", "test"), parts, strict=True)
+        ]
 
-    def _pictures(self, paths: list[Path], labels: torch.Tensor):
+    def _pictures(self, split: str, paths: list[Path], labels: torch.Tensor):
         """Decoded and mapped where they fit, else to be decoded batch by batch."""
+        self._paths[split] = paths
         files = PictureFiles(paths, self.image_size, self.channels, self.resize)
         room = room_for_cache(self.cache_dir) if self.cache_gb is None else int(self.cache_gb * 1e9)
         if files.nbytes > room:
@@ -160,6 +170,7 @@ class ImageFolderDataModule(ImageDataModule):
             log.warning(problem)
             unusable = {path for path, _ in bad}
             keep = torch.tensor([path not in unusable for path in paths])
+            self._paths[split] = [path for path in paths if path not in unusable]
             return _Rows(images, keep.nonzero()[:, 0]), labels[keep]
         return images, labels
 

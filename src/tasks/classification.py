@@ -13,6 +13,7 @@ from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from src.errors import UserError
+from src.tasks.predictions import PredictionCollector, Predictions
 
 OptimizerFactory = Callable[..., torch.optim.Optimizer]
 SchedulerFactory = Callable[..., torch.optim.lr_scheduler.LRScheduler]
@@ -74,8 +75,11 @@ class ClassificationTask(L.LightningModule):
         self.automatic: dict[str, Any] = {}  # choices made on the user's behalf, for run.json
         self.val_metrics = Metrics(len(self.classes))
         self.test_metrics = Metrics(len(self.classes))
+        self.collector = PredictionCollector(len(self.classes))
         self.figures: dict[str, dict[str, float]] = {}  # stage -> loss, acc, ... of its last pass, in full precision
         self.confusion: dict[str, torch.Tensor] = {}  # stage -> (true class, predicted class) counts of its last pass
+        self.predictions: dict[str, Predictions] = {}  # stage -> what was said of each picture, in its last pass outside of fit
+        self._seen = 0
         self._sums = Sums()
 
     @property
@@ -184,6 +188,11 @@ class ClassificationTask(L.LightningModule):
         images, labels = batch
         logits = self(images)
         metrics.update(logits, labels, self.eval_loss(logits.float(), labels))
+        if self.trainer.state.fn != "fit":
+            # Several processes take the pictures in turn: see `BatchOrder`, or torch's DistributedSampler.
+            place = torch.arange(self._seen, self._seen + len(labels), device=labels.device)
+            self.collector.update(place * self.trainer.world_size + self.trainer.global_rank, labels, logits)
+            self._seen += len(labels)
 
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val", self.val_metrics)
@@ -194,6 +203,10 @@ class ClassificationTask(L.LightningModule):
     def _log_metrics(self, stage: str, metrics: "Metrics") -> None:
         self.figures[stage], self.confusion[stage] = metrics.compute()
         metrics.reset()
+        if self.trainer.state.fn != "fit":
+            self.predictions[stage] = self.collector.compute()
+            self.collector.reset()
+            self._seen = 0
         # Every process holds the same figures by now: torchmetrics has gathered them.
         # A pass over the validation split behind the training is no part of its curves.
         logged = bool(self.loggers) and (stage == "test" or self.trainer.state.fn == "fit")

@@ -1,0 +1,248 @@
+"""Charts as SVG text: lines, bars, a confusion matrix, a reliability diagram. Colours are CSS variables: a page's dark mode reaches them.
+
+Charts are drawn about 400 units wide, which is their width on a phone: there a unit is a pixel, elsewhere it grows with the page.
+"""
+
+import math
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+Points = Sequence[tuple[float, float]]
+WIDTH = 400
+
+# The same for the report's page and for a chart in a file of its own. Blue and orange are told apart by every kind of sight.
+STYLE = """
+:root { --text: #1c2430; --faint: #667085; --line: #d9dee6; --paper: #ffffff; --blue: #0b6bb5; --orange: #c2500a; --on-blue: #ffffff }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e6eaf0; --faint: #98a2b3; --line: #343c49; --paper: #171b21; --blue: #5cb3f5; --orange: #f0964f; --on-blue: #0d1117 }
+}
+svg.chart { display: block; width: 100%; height: auto; font: 11px system-ui, sans-serif }
+svg.chart text { fill: var(--text) }
+svg.chart .faint { fill: var(--faint) }
+svg.chart .grid { stroke: var(--line); fill: none }
+svg.chart .frame { stroke: var(--line); fill: none }
+svg.chart .blue { stroke: var(--blue); fill: none; stroke-width: 2 }
+svg.chart .orange { stroke: var(--orange); fill: none; stroke-width: 2; stroke-dasharray: 5 3 }
+svg.chart .fill-blue { fill: var(--blue) }
+svg.chart .fill-orange { fill: var(--orange) }
+svg.chart text.on-blue { fill: var(--on-blue) }
+"""
+
+
+def standalone(chart: Markup) -> str:
+    """A chart as the content of an .svg file."""
+    head, _, rest = chart.partition(">")
+    return f'{head} xmlns="http://www.w3.org/2000/svg">\n<style>{STYLE}svg {{ background: var(--paper) }}</style>{rest}\n'
+
+
+def _svg(height: float, label: str, body: Sequence[Any], width: float = WIDTH) -> Markup:
+    parts = "\n".join(str(part) for part in body)
+    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">\n{}\n</svg>').format(
+        _n(width), _n(height), label, Markup(parts)
+    )
+
+
+def _text(x: float, y: float, text: Any, cls: str = "", anchor: str = "start", tip: str = "") -> Markup:
+    tip = Markup("<title>{}</title>").format(tip) if tip else ""
+    return Markup('<text x="{}" y="{}" class="{}" text-anchor="{}">{}{}</text>').format(_n(x), _n(y), cls, anchor, tip, text)
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, cls: str = "grid") -> Markup:
+    return Markup('<line x1="{}" y1="{}" x2="{}" y2="{}" class="{}"/>').format(_n(x1), _n(y1), _n(x2), _n(y2), cls)
+
+
+def _box(x: float, y: float, width: float, height: float, cls: str, opacity: float = 1.0, tip: str = "") -> Markup:
+    tip = Markup("<title>{}</title>").format(tip) if tip else ""
+    return Markup('<rect x="{}" y="{}" width="{}" height="{}" class="{}" fill-opacity="{}">{}</rect>').format(
+        _n(x), _n(y), _n(width), _n(height), cls, _n(opacity), tip
+    )
+
+
+def _n(value: float) -> str:
+    """A number as short as a picture needs it."""
+    return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def shorten(text: str, columns: int) -> str:
+    """Text that takes at most so many columns, an East Asian character counting as two; cut in its middle, since names share beginnings."""
+    widths = [2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text]
+    if sum(widths) <= columns:
+        return text
+    head = tail = ""
+    room = columns - 1
+    left, right = 0, len(text) - 1
+    while True:
+        side = left if len(head) <= len(tail) else right
+        room -= widths[side]
+        if room < 0:
+            return f"{head}…{tail}"
+        if side == left:
+            head, left = head + text[left], left + 1
+        else:
+            tail, right = text[right] + tail, right - 1
+
+
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten) from within `low` to `high`."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def lines(series: Mapping[str, Points], label: str, mark: float | None = None, percent: bool = False) -> Markup:
+    """Curves over epochs: one solid, the next dashed.
+
+    Args:
+        series: name -> (epoch, value) pairs; values that are not finite are left out.
+        label: what is drawn, for people who cannot see it.
+        mark: an epoch to point out, the best one.
+        percent: values are fractions and are shown as percentages.
+    """
+    height, left, right, top, bottom = 230, 46, WIDTH - 12, 26, 202
+    series = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
+    series = {name: points for name, points in series.items() if points}
+    if not series:
+        return _svg(60, label, [_text(WIDTH / 2, 34, "nothing recorded", "faint", "middle")])
+    xs = [x for points in series.values() for x, _ in points]
+    ys = [y for points in series.values() for _, y in points]
+    low, high = min(ys), max(ys)
+    room = (high - low) * 0.05 or abs(high) * 0.1 or 1.0
+    low, high = (low - room if low < 0 or low > room else 0.0), high + room
+    if percent:
+        high = min(high, 1.0) if max(ys) < 1 else 1.02
+    first, last = min(xs), max(xs)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = (x - first) / (last - first) if last > first else 0.5
+        return left + 6 + across * (right - left - 12), bottom - (y - low) / (high - low) * (bottom - top)
+
+    body: list[Any] = []
+    for value in ticks(low, high):
+        y = at(first, value)[1]
+        name = f"{100 * value:.4g} %" if percent else f"{value:.4g}"
+        body += [_line(left, y, right, y), _text(left - 6, y + 4, name, "faint", "end")]
+    for value in ticks(first, last, 8):
+        if float(value).is_integer():
+            body.append(_text(at(value, low)[0], bottom + 15, int(value), "faint", "middle"))
+    body.append(_text((left + right) / 2, height - 2, "epoch", "faint", "middle"))
+    if mark is not None and first <= mark <= last:
+        x = at(mark, low)[0]
+        body += [_line(x, top, x, bottom), _text(x, top - 4, "best", "faint", "middle" if left + 20 < x < right - 20 else "end")]
+    legend = float(left)
+    for (name, points), cls in zip(series.items(), ("blue", "orange"), strict=False):
+        places = [at(x, y) for x, y in _thinned(points)]
+        path = " ".join(f"{_n(x)},{_n(y)}" for x, y in places)
+        body.append(Markup('<polyline points="{}" class="{}" stroke-linejoin="round"/>').format(path, cls))
+        if len(points) <= 40:
+            for (x, y), (epoch, value) in zip(places, points, strict=True):
+                tip = Markup("<title>{}, epoch {}: {}</title>").format(name, _n(epoch), f"{value:.5g}")
+                body.append(Markup('<circle cx="{}" cy="{}" r="2.5" class="fill-{}">{}</circle>').format(_n(x), _n(y), cls, tip))
+        body += [_line(legend, 9, legend + 20, 9, cls), _text(legend + 25, 13, name)]
+        legend += 45 + 6.2 * len(name)
+    return _svg(height, label, body)
+
+
+def _thinned(points: Points, most: int = 500) -> Points:
+    """At most so many of the points, evenly spaced, the last one among them."""
+    step = math.ceil(len(points) / most)
+    return points if step == 1 else [*points[:-1:step], points[-1]]
+
+
+def bars(rows: Sequence[Mapping[str, Any]]) -> Markup:
+    """Recall of each class as a bar, its precision as a tick across it.
+
+    Args:
+        rows: from `run_folder.per_class`.
+    """
+    left, right, step = 112, WIDTH - 44, 18
+    bottom = 22 + step * len(rows)
+    body: list[Any] = []
+    body += [_box(left, 3, 14, 8, "fill-blue", 0.8), _text(left + 19, 11, "recall")]
+    body += [_box(left + 66, 1, 3, 12, "fill-orange"), _text(left + 75, 11, "precision")]
+    for share in (0, 0.5, 1):
+        x = left + share * (right - left)
+        body += [_line(x, 19, x, bottom), _text(x, bottom + 13, f"{share:.0%}", "faint", "middle")]
+    for i, row in enumerate(rows):
+        y = 22 + i * step
+        tip = f"{row['class']}: recall {row['recall']:.4f}, precision {row['precision']:.4f}, {row['support']:,} pictures"
+        body += [
+            _text(left - 6, y + 12, shorten(row["class"], 17), anchor="end", tip=row["class"]),
+            _box(left, y + 2, row["recall"] * (right - left), step - 5, "fill-blue", 0.8, tip),
+            _box(left + row["precision"] * (right - left) - 1.5, y, 3, step - 1, "fill-orange"),
+            _text(right + 6, y + 12, f"{row['recall']:.1%}"),
+        ]
+    return _svg(bottom + 18, "Recall and precision of each class", body)
+
+
+def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], support: Sequence[int]) -> Markup:
+    """Counts, true classes down and predicted ones across, shaded by their share of the true class.
+
+    Args:
+        classes: those that are shown.
+        counts: (true, predicted) for them.
+        support: pictures of each of them, those predicted as classes that are not shown included.
+    """
+    left, top = 96, 84
+    cell = max((WIDTH - left - 4) / len(classes), 23)
+    width, height = left + cell * len(classes) + 4, top + cell * len(classes) + 4
+    body: list[Any] = [_text(left, 12, "predicted across, true down", "faint")]
+    for i, name in enumerate(classes):
+        middle = (i + 0.5) * cell
+        body.append(_text(left - 6, top + middle + 4, shorten(name, 14), anchor="end", tip=name))
+        turned = Markup('<g transform="translate({} {}) rotate(-55)">{}</g>')
+        body.append(turned.format(_n(left + middle + 3), top - 6, _text(0, 0, shorten(name, 12), tip=name)))
+        for j, other in enumerate(classes):
+            count = counts[i][j]
+            x, y = left + j * cell, top + i * cell
+            share = count / support[i] if support[i] else 0.0
+            if not count:
+                body.append(_box(x, y, cell, cell, "frame"))
+                continue
+            tip = f"{name} as {other}: {count:,} of {support[i]:,} ({share:.1%})"
+            colour = "fill-blue" if i == j else "fill-orange"
+            opacity = share if i == j else min(1.0, 0.12 + share * 2.5)  # mistakes are few: shaded to be seen
+            body += [_box(x, y, cell, cell, "frame"), _box(x + 0.5, y + 0.5, cell - 1, cell - 1, colour, opacity, tip)]
+            short = f"{count:,}" if count < 10_000 else f"{count / 1000:.0f}k"
+            body.append(_text(x + cell / 2, y + cell / 2 + 4, short, "on-blue" if opacity > 0.6 else "", "middle"))
+    return _svg(height, "Confusion matrix", body, width)
+
+
+def reliability(rows: Sequence[Mapping[str, Any]]) -> Markup:
+    """Accuracy at each stretch of confidence against the diagonal of a calibrated network, and below it how many pictures lie there.
+
+    Args:
+        rows: from `measures.calibration`.
+    """
+    left, right, top, bottom, floor = 46, WIDTH - 12, 26, 216, 276
+    across, up = right - left, bottom - top
+    body: list[Any] = []
+    body += [_box(left, 3, 14, 8, "fill-blue", 0.8), _text(left + 19, 11, "accuracy")]
+    body += [_box(left + 80, 3, 14, 8, "fill-orange", 0.45), _text(left + 99, 11, "gap to the confidence")]
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        x, y = left + share * across, bottom - share * up
+        body += [_line(left, y, right, y), _text(left - 6, y + 4, f"{share:.0%}", "faint", "end")]
+        body.append(_text(x, floor + 14, f"{share:.0%}", "faint", "middle" if share < 1 else "end"))
+    most = max((row["count"] for row in rows), default=0)
+    for row in rows:
+        if not row["count"]:
+            continue
+        x, width = left + row["low"] * across + 1, (row["high"] - row["low"]) * across - 2
+        tip = f"confidence {row['low']:.2f} to {row['high']:.2f}: {row['count']:,} pictures"
+        share = row["count"] / most * (floor - bottom - 12)
+        body.append(_box(x, floor - share, width, share, "fill-blue", 0.4, tip))
+        if not math.isfinite(row["confidence"]):
+            continue
+        tip += f", mean confidence {row['confidence']:.4f}, accuracy {row['accuracy']:.4f}"
+        low, high = sorted((row["accuracy"], row["confidence"]))
+        body.append(_box(x, bottom - row["accuracy"] * up, width, row["accuracy"] * up, "fill-blue", 0.8, tip))
+        body.append(_box(x, bottom - high * up, width, (high - low) * up, "fill-orange", 0.45, tip))
+    body += [_line(left, bottom, right, top, "grid"), _line(left, floor, right, floor)]
+    body.append(_text((left + right) / 2, floor + 14, "confidence; pictures in each stretch", "faint", "middle"))
+    return _svg(floor + 20, "Reliability diagram", body)
