@@ -5,6 +5,7 @@ nothing with it, memory is given back, and a job may itself be made of several p
 Hydra looks for launchers in this folder, beside `train.py`, and imports it at every start: nothing heavy up here.
 """
 
+import logging
 import math
 import os
 import signal
@@ -22,6 +23,8 @@ from omegaconf import DictConfig
 
 if TYPE_CHECKING:
     from src.sweep import Job
+
+log = logging.getLogger(__name__)
 
 
 class ProcessLauncher(Launcher):
@@ -42,7 +45,6 @@ class ProcessLauncher(Launcher):
         from src.command_line import two_line_errors
         from src.run_folder import read_json
         from src.sweep import planned, record, status
-        from src.sweep_summary import write_summary
 
         folder = Path(self.config.hydra.sweep.dir).absolute()
         jobs = [planned(self.loader, self.config, initial_job_idx + i, overrides) for i, overrides in enumerate(job_overrides)]
@@ -59,7 +61,7 @@ class ProcessLauncher(Launcher):
                 print(f"\nStopped. To go on, type the same command with hydra.sweep.dir={folder}", file=sys.stderr)
                 sys.exit(130)
             finally:
-                write_summary(folder)
+                _sum_up(folder)
         returned = []
         for job in jobs:
             returned.append(JobReturn(overrides=job.overrides, cfg=job.config, working_dir=os.getcwd(), status=JobStatus.COMPLETED))
@@ -114,7 +116,6 @@ class Pool:
 
     def _start(self, slot: int, job: "Job") -> None:
         from src.sweep import FROZEN, last_checkpoint
-        from src.sweep_summary import write_summary
 
         (job.folder / "results.json").unlink(missing_ok=True)  # of the part that was cut off
         config = job.folder / FROZEN
@@ -139,11 +140,11 @@ class Pool:
             )
         self.running[slot] = job, process
         print(f"[{self.total - len(self.waiting)}/{self.total}] {job}{' goes on' if last else ''}: {job.folder}", flush=True)
-        write_summary(self.folder)
+        _sum_up(self.folder)
 
     def _ended(self, job: "Job", process: subprocess.Popen) -> None:
         from src.sweep import record, status
-        from src.sweep_summary import line, write_summary
+        from src.sweep_summary import line
 
         if status(job.folder) in ("waiting", "running"):  # it could not tell itself
             code = process.returncode
@@ -152,7 +153,17 @@ class Pool:
             else:
                 record(job.folder, "failed", f"ended with exit code {code} before it could say why")
         print(f"{job}: {line(job.folder)}", flush=True)
-        write_summary(self.folder)
+        _sum_up(self.folder)
+
+
+def _sum_up(folder: Path) -> None:
+    """Write the summary, which must never cost a job."""
+    from src.sweep_summary import write_summary
+
+    try:
+        write_summary(folder)
+    except Exception:
+        log.warning("The summary of %s could not be written.", folder, exc_info=True)
 
 
 def _gpus(jobs: Sequence["Job"]) -> list[str]:

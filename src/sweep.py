@@ -21,9 +21,11 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from src.command_line import two_line_errors
 from src.errors import UserError
@@ -41,6 +43,8 @@ class Sweep(Callback):
         try:
             with two_line_errors():
                 plan(config)
+        except (HydraException, OmegaConfBaseException):
+            return  # the sweeper is about to find the same, where Hydra lets it through
         except Exception:  # Hydra would only warn, and start the jobs
             traceback.print_exc()
             sys.exit(1)
@@ -55,8 +59,8 @@ class Sweep(Callback):
         from src.sweep_summary import table, write_summary
 
         folder = Path(config.hydra.sweep.dir).absolute()
-        rows = write_summary(folder, over=True)
-        print(f"\n{table(rows)}\n{folder}", flush=True)
+        rows = write_summary(folder)
+        print(f"\n{table(folder)}\n{folder}", flush=True)
         if any(row["status"] != "completed" for row in rows):
             print(f"To run what is missing, type the same command with hydra.sweep.dir={folder}", flush=True)
             sys.exit(1)
@@ -72,9 +76,10 @@ class Job:
     folder: Path
     config: DictConfig
     hydra: dict
+    varying: list[str]  # those of its overrides that not all jobs share
 
     def __str__(self) -> str:
-        return f"Job {self.number} ({' '.join(self.overrides)})"
+        return f"Job {self.number} ({' '.join(self.varying)})" if self.varying else f"Job {self.number}"
 
 
 PLANNED: dict[int, Job] = {}  # of the sweep that this process has started
@@ -95,15 +100,19 @@ def plan(config: DictConfig) -> None:
         raise UserError(f"{target} is not installed.", f'Install it: pip install -e ".[{EXTRAS[package]}]"')
     if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
         return  # a sweeper that thinks of its jobs as it goes
+    sweep = config.hydra.sweep.dir  # read first: every job then finds the same time of day in it
     loader = GlobalHydra.instance().config_loader()
     typed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()] + list(config.hydra.overrides.task)
     (grid,) = BasicSweeper.split_arguments(OverridesParser.create(config_loader=loader).parse_overrides(typed), None)
     jobs = [compose(loader, config, number, overrides) for number, overrides in enumerate(grid)]
+    common = set(grid[0]).intersection(*grid)
+    for job in jobs:
+        job.varying = [override for override in job.overrides if override not in common]
     for job in jobs:
         known = job.folder / OVERRIDES
         if known.is_file() and (before := OmegaConf.to_container(OmegaConf.load(known))) != job.overrides:
             raise UserError(
-                f"{config.hydra.sweep.dir} holds another sweep: its job {job.number} is {' '.join(before)}.",
+                f"{sweep} holds another sweep: its job {job.number} is {' '.join(before)}.",
                 "Type the command that it was started with, or leave out hydra.sweep.dir.",
             )
         if (job.folder / FROZEN).is_file():
@@ -152,7 +161,7 @@ def compose(loader: ConfigLoader, config: DictConfig, number: int, overrides: Se
         "job": {"name": composed.hydra.job.name, "env_set": OmegaConf.to_container(composed.hydra.job.env_set)},
         "job_logging": OmegaConf.to_container(composed.hydra.job_logging, resolve=False),
     }
-    return Job(number, list(overrides), folder, own, hydra)
+    return Job(number, list(overrides), folder, own, hydra, list(overrides))
 
 
 def num_processes(trainer: DictConfig) -> int:

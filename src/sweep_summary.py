@@ -14,14 +14,20 @@ from typing import Any
 
 import yaml
 from filelock import FileLock
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from src import charts
 from src.run_folder import read_json, write_text
 from src.sweep import OVERRIDES, status
 
 FIGURES = ("val/loss", "val/acc", "test/loss", "test/acc")
 REPEATS = ("seed", "data.split_seed", "data.fold")  # keys that repeat a setting instead of being one
-TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+PAGE = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    trim_blocks=True,
+    undefined=StrictUndefined,
+)
 
 
 def write_summary(sweep: Path) -> list[dict[str, Any]]:
@@ -42,10 +48,18 @@ def write_summary(sweep: Path) -> list[dict[str, Any]]:
             text += f"\nOver {_repeated(keys)}: mean, and standard deviation of the sample.\n\n{_markdown(grouped, list(grouped[0]))}"
         failures = [f"- {row['job']}: {row['error']}" for row in rows if row["error"]]
         write_text(sweep / "summary.md", text + ("\n" + "\n".join(failures) + "\n" if failures else ""))
-        page = TEMPLATES.get_template("sweep.html.jinja").render(
-            name=sweep.name, progress=_progress(rows), rows=rows, columns=_columns(rows, keys), show=_show, grouped=grouped,
-            repeated=_repeated(keys), charts=[(key, _chart(rows, key)) for key in keys], running=any(r["status"] in ("running", "waiting") for r in rows),
-        )  # fmt: skip
+        page = PAGE.get_template("sweep.html.jinja").render(
+            name=sweep.name,
+            progress=_progress(rows),
+            running=any(row["status"] in ("running", "waiting") for row in rows),
+            rows=rows,
+            columns=_columns(rows, keys),
+            show=_show,
+            grouped=grouped,
+            repeated=_repeated(keys),
+            charts=[(key, _chart(rows, key)) for key in keys],
+            chart_style=charts.STYLE,
+        )
         write_text(sweep / "sweep.html", page)
     return rows
 
@@ -109,7 +123,9 @@ def groups(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[dict[
             hits = sum(job["val/acc"] * size for job, size in zip(done, sizes, strict=True))
             row["val/acc pooled"] = hits / sum(sizes) if sizes else None
         grouped.append(row)
-    return sorted(grouped, key=lambda row: _rank(row["val/loss"]))
+    empty = {name for name in grouped[0] if name.startswith(FIGURES) and all(row[name] is None for row in grouped)}
+    grouped = [{name: value for name, value in row.items() if name not in empty} for row in grouped]
+    return sorted(grouped, key=lambda row: _rank(row.get("val/loss")))
 
 
 def line(folder: Path) -> str:
@@ -174,3 +190,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _chart(rows: Sequence[Mapping[str, Any]], key: str) -> charts.Markup:
+    return charts.settings([(row[key], row["val/acc"]) for row in rows if row["val/acc"] is not None], key)
