@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ def run(main: Callable[[], object]) -> None:
 
     Mistakes that a person can put right end with two lines and exit code 2. `HYDRA_FULL_ERROR=1` asks for the traceback.
     """
+    # conf/hydra/launcher gives defaults to launchers that keep a schema of the same name.
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/.*' is validated against", category=UserWarning)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     with two_line_errors():
         sys.argv[1:] = [quote(argument) for argument in _continue_run(sys.argv[1:])]

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import logging
 import math
+import os
 import shutil
 import sys
 import traceback
@@ -96,8 +97,13 @@ def plan(config: DictConfig) -> None:
     """
     target = config.hydra.launcher._target_
     package = target.split(".")[1]
-    if package in EXTRAS and importlib.util.find_spec(f"hydra_plugins.{package}") is None:
-        raise UserError(f"{target} is not installed.", f'Install it: pip install -e ".[{EXTRAS[package]}]"')
+    if package in EXTRAS:
+        if importlib.util.find_spec(f"hydra_plugins.{package}") is None:
+            raise UserError(f"{target} is not installed.", f'Install it: pip install -e ".[{EXTRAS[package]}]"')
+        if target.endswith(".SlurmLauncher") and shutil.which("sbatch") is None:
+            raise UserError("There is no sbatch: this machine belongs to no SLURM cluster.", "Start the sweep on a login node.")
+        # Its processes find this project however it was started.
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]))
     if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
         return  # a sweeper that thinks of its jobs as it goes
     sweep = config.hydra.sweep.dir  # read first: every job then finds the same time of day in it
@@ -190,12 +196,12 @@ def _refuse_lockstep(config: DictConfig, jobs: Sequence[Job]) -> None:
         if count == 1 or engine == "ProcessLauncher" or str(job.config.trainer.strategy).endswith(("_spawn", "_fork")):
             continue
         if engine == "SlurmLauncher":
-            tasks = launcher.tasks_per_node * launcher.nodes
-            if tasks == count:
+            tasks = (launcher.nodes, launcher.tasks_per_node)
+            if tasks == (job.config.trainer.num_nodes, count // job.config.trainer.num_nodes):
                 continue
             raise UserError(
-                f"{job} takes {count} processes, but SLURM is asked for {tasks}.",
-                "Set hydra.launcher.tasks_per_node to trainer.devices, and hydra.launcher.nodes to trainer.num_nodes.",
+                f"{job} takes {count} processes, but SLURM is asked for {tasks[0]} nodes with {tasks[1]} each.",
+                "Say how many with trainer.num_nodes=... trainer.devices=..., the same for all jobs of the sweep.",
             )
         raise UserError(
             f"{job} takes {count} processes, and {engine} gives a job no process of its own to start them from.",
