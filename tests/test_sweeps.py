@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import shutil
 import signal
@@ -21,9 +22,10 @@ from omegaconf import OmegaConf
 
 from hydra_plugins.processes import Pool
 from src.errors import UserError
-from src.sweep import FROZEN, PLANNED, plan, status
+from src.sweep import FROZEN, PLANNED, plan, run_job, status
 from src.sweep_summary import table, write_summary
 
+pytestmark = pytest.mark.filterwarnings("ignore:\\s*'hydra/launcher")  # src/command_line.py says why
 SMALL = ["model=lenet", "data.image_size=16", "trainer.max_epochs=2", "trainer.limit_train_batches=4", "trainer.accelerator=cpu"]
 
 
@@ -229,31 +231,45 @@ def starts(folder: Path) -> int:
     return 1 + len(json.loads((folder / "run.json").read_text())["earlier"])
 
 
-def test_a_sweep_with_faults_is_completed_by_starting_it_again(tmp_path):
-    """One job fine, one raises, one is killed; then the same command."""
+def test_a_sweep_that_was_cut_off_is_completed_by_starting_it_again(tmp_path):
+    """One of two jobs is killed; then the same command."""
     sweep = tmp_path / "sweep"
     sweep.mkdir()
-    (sweep / "raise.1").touch()
-    (sweep / "kill.2").touch()
-    first = sweep_script(sweep, "seed=0,1,2", "hydra.launcher.n_jobs=2")
+    (sweep / "kill.1").touch()
+    first = sweep_script(sweep, "seed=0,1", "hydra.launcher.n_jobs=2")
     assert first.returncode == 1, first.stderr
     rows = {row["job"]: row for row in read_rows(sweep)}
-    assert [rows[job]["status"] for job in "012"] == ["completed", "failed", "interrupted"]
-    assert "a fault of the test" in rows["1"]["error"] and "SIGKILL" in rows["2"]["error"]
-    assert "3 jobs: 1 completed, 1 failed, 1 interrupted" in first.stdout and "hydra.sweep.dir=" in first.stdout
-    assert "RuntimeError: a fault of the test" in (sweep / "1" / "output.log").read_text()  # the traceback
+    assert [rows[job]["status"] for job in "01"] == ["completed", "interrupted"] and "SIGKILL" in rows["1"]["error"]
+    assert "2 jobs: 1 completed, 1 interrupted" in first.stdout and "hydra.sweep.dir=" in first.stdout
+    assert "epoch   1/2" in (sweep / "1" / "output.log").read_text()
 
-    again = sweep_script(sweep, "seed=0,1,2", "hydra.launcher.n_jobs=2")
+    again = sweep_script(sweep, "seed=0,1", "hydra.launcher.n_jobs=2")
     assert again.returncode == 0, again.stdout + again.stderr
-    assert "1 of 3 jobs were finished before" in again.stdout and "Job 2 (seed=2) goes on" in again.stdout
-    assert [starts(sweep / job) for job in "012"] == [1, 2, 2]
-    for seed in range(3):
+    assert "1 of 2 jobs were finished before" in again.stdout and "Job 1 (seed=1) goes on" in again.stdout
+    assert [starts(sweep / job) for job in "01"] == [1, 2]
+    for seed in range(2):
         alone = run_training(tmp_path / f"alone{seed}", *SMALL, f"seed={seed}")
         assert figures(sweep / str(seed)) == ("completed", alone["val"], alone["test"])
         assert len(list(csv.DictReader(open(sweep / str(seed) / "metrics.csv")))) == 2
     assert {row["status"] for row in read_rows(sweep)} == {"completed"}
 
 
+def test_a_job_in_a_shared_process_fails_goes_on_and_is_left_alone_when_done(tmp_path, monkeypatch):
+    """What Ray, submitit and Hydra's own launcher call."""
+    (job,) = planned(tmp_path, *SMALL, "logger=none", "optimizer.lr=0.05")
+    changed = OmegaConf.merge(job.config, {"optimizer": {"lr": 9.0}})  # as if the YAML had been edited meanwhile
+    with monkeypatch.context() as patch:
+        patch.setattr("src.training.summarise", lambda *_: 1 / 0)
+        assert math.isnan(run_job(changed, job.folder))
+    assert status(job.folder) == "failed" and "ZeroDivisionError" in (job.folder / "results.json").read_text()
+    planned(tmp_path, *SMALL, "logger=none", "optimizer.lr=0.05")  # the second start
+    loss = run_job(changed, job.folder)
+    assert figures(job.folder)[1]["loss"] == loss and yaml.safe_load((job.folder / "config.yaml").read_text())["optimizer"]["lr"] == 0.05
+    monkeypatch.setattr("src.training.train", lambda *_: pytest.fail("a finished job was run again"))
+    assert run_job(changed, job.folder) == loss
+
+
+@pytest.mark.slow
 def test_hydras_own_launcher_goes_on_behind_a_failed_job(tmp_path):
     """One process for all jobs: the same records, the same second start."""
     sweep = tmp_path / "sweep"
@@ -278,6 +294,8 @@ def test_six_jobs_with_two_faults_equal_an_undisturbed_sweep(tmp_path):
     assert sweep_script(parts, *typed).returncode == 1
     rows = {row["job"]: row for row in read_rows(parts)}
     assert len(rows) == 6 and rows["1"]["status"] == "failed" and rows["4"]["status"] == "interrupted"
+    assert "a fault of the test" in rows["1"]["error"] and "SIGKILL" in rows["4"]["error"]
+    assert "RuntimeError: a fault of the test" in (parts / "1" / "output.log").read_text()  # with its traceback
     assert sweep_script(parts, *typed).returncode == 0
     assert [starts(parts / str(job)) for job in range(6)] == [1, 2, 1, 1, 2, 1]
     for job in range(6):
