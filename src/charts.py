@@ -66,17 +66,26 @@ def _n(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def shorten(text: str, columns: int) -> str:
-    """Text that takes at most so many columns, an East Asian character counting as two; cut in its middle, since names share beginnings."""
-    widths = [2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text]
-    if sum(widths) <= columns:
+def columns(text: str) -> int:
+    """How wide a text is, in letters: an East Asian character counts as two."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """0.123 -> 12.3 %, with a blank that no line breaks at."""
+    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def shorten(text: str, most: int) -> str:
+    """Text that takes at most so many columns; cut in its middle, since names share beginnings and differ in their ends."""
+    if columns(text) <= most:
         return text
     head = tail = ""
-    room = columns - 1
+    room = most - 1
     left, right = 0, len(text) - 1
     while True:
         side = left if len(head) <= len(tail) else right
-        room -= widths[side]
+        room -= columns(text[side])
         if room < 0:
             return f"{head}…{tail}"
         if side == left:
@@ -96,14 +105,14 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def lines(series: Mapping[str, Points], label: str, mark: float | None = None, percent: bool = False) -> Markup:
+def lines(series: Mapping[str, Points], label: str, mark: float | None = None, fractions: bool = False) -> Markup:
     """Curves over epochs: one solid, the next dashed.
 
     Args:
         series: name -> (epoch, value) pairs; values that are not finite are left out.
         label: what is drawn, for people who cannot see it.
         mark: an epoch to point out, the best one.
-        percent: values are fractions and are shown as percentages.
+        fractions: values are fractions and are shown as percentages.
     """
     height, left, right, top, bottom = 230, 46, WIDTH - 12, 26, 202
     series = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
@@ -115,7 +124,7 @@ def lines(series: Mapping[str, Points], label: str, mark: float | None = None, p
     low, high = min(ys), max(ys)
     room = (high - low) * 0.05 or abs(high) * 0.1 or 1.0
     low, high = (low - room if low < 0 or low > room else 0.0), high + room
-    if percent:
+    if fractions:
         high = min(high, 1.0) if max(ys) < 1 else 1.02
     first, last = min(xs), max(xs)
 
@@ -126,7 +135,7 @@ def lines(series: Mapping[str, Points], label: str, mark: float | None = None, p
     body: list[Any] = []
     for value in ticks(low, high):
         y = at(first, value)[1]
-        name = f"{100 * value:.4g} %" if percent else f"{value:.4g}"
+        name = f"{100 * value:.4g}\N{NO-BREAK SPACE}%" if fractions else f"{value:.4g}"
         body += [_line(left, y, right, y), _text(left - 6, y + 4, name, "faint", "end")]
     for value in ticks(first, last, 8):
         if float(value).is_integer():
@@ -161,22 +170,22 @@ def bars(rows: Sequence[Mapping[str, Any]]) -> Markup:
     Args:
         rows: from `run_folder.per_class`.
     """
-    left, right, step = 112, WIDTH - 44, 18
+    left, right, step = 112, WIDTH - 52, 18
     bottom = 22 + step * len(rows)
     body: list[Any] = []
     body += [_box(left, 3, 14, 8, "fill-blue", 0.8), _text(left + 19, 11, "recall")]
     body += [_box(left + 66, 1, 3, 12, "fill-orange"), _text(left + 75, 11, "precision")]
     for share in (0, 0.5, 1):
         x = left + share * (right - left)
-        body += [_line(x, 19, x, bottom), _text(x, bottom + 13, f"{share:.0%}", "faint", "middle")]
+        body += [_line(x, 19, x, bottom), _text(x, bottom + 13, percent(share, 0), "faint", "middle")]
     for i, row in enumerate(rows):
         y = 22 + i * step
         tip = f"{row['class']}: recall {row['recall']:.4f}, precision {row['precision']:.4f}, {row['support']:,} pictures"
         body += [
-            _text(left - 6, y + 12, shorten(row["class"], 17), anchor="end", tip=row["class"]),
+            _text(left - 6, y + 12, shorten(row["class"], 13), anchor="end", tip=row["class"]),
             _box(left, y + 2, row["recall"] * (right - left), step - 5, "fill-blue", 0.8, tip),
             _box(left + row["precision"] * (right - left) - 1.5, y, 3, step - 1, "fill-orange"),
-            _text(right + 6, y + 12, f"{row['recall']:.1%}"),
+            _text(right + 6, y + 12, percent(row["recall"])),
         ]
     return _svg(bottom + 18, "Recall and precision of each class", body)
 
@@ -189,13 +198,15 @@ def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], su
         counts: (true, predicted) for them.
         support: pictures of each of them, those predicted as classes that are not shown included.
     """
-    left, top = 96, 84
-    cell = max((WIDTH - left - 4) / len(classes), 23)
-    width, height = left + cell * len(classes) + 4, top + cell * len(classes) + 4
-    body: list[Any] = [_text(left, 12, "predicted across, true down", "faint")]
+    longest = max(columns(name) for name in classes)
+    left, top = 14 + 7.4 * min(longest, 13), 28 + 5.4 * min(longest, 12)
+    cell = min(max((WIDTH - left - 24) / len(classes), 23), 60)
+    aside = max(3.6 * min(longest, 12) - cell / 2, 4)  # the last turned name leans over the edge
+    width, height = max(left + cell * len(classes) + aside, WIDTH), top + cell * len(classes) + 4
+    body: list[Any] = [_text(0, 11, "predicted across, true down", "faint")]
     for i, name in enumerate(classes):
         middle = (i + 0.5) * cell
-        body.append(_text(left - 6, top + middle + 4, shorten(name, 14), anchor="end", tip=name))
+        body.append(_text(left - 6, top + middle + 4, shorten(name, 13), anchor="end", tip=name))
         turned = Markup('<g transform="translate({} {}) rotate(-55)">{}</g>')
         body.append(turned.format(_n(left + middle + 3), top - 6, _text(0, 0, shorten(name, 12), tip=name)))
         for j, other in enumerate(classes):
@@ -205,7 +216,7 @@ def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], su
             if not count:
                 body.append(_box(x, y, cell, cell, "frame"))
                 continue
-            tip = f"{name} as {other}: {count:,} of {support[i]:,} ({share:.1%})"
+            tip = f"{name} as {other}: {count:,} of {support[i]:,} ({percent(share)})"
             colour = "fill-blue" if i == j else "fill-orange"
             opacity = share if i == j else min(1.0, 0.12 + share * 2.5)  # mistakes are few: shaded to be seen
             body += [_box(x, y, cell, cell, "frame"), _box(x + 0.5, y + 0.5, cell - 1, cell - 1, colour, opacity, tip)]
@@ -215,7 +226,7 @@ def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], su
 
 
 def reliability(rows: Sequence[Mapping[str, Any]]) -> Markup:
-    """Accuracy at each stretch of confidence against the diagonal of a calibrated network, and below it how many pictures lie there.
+    """Accuracy against mean confidence in each stretch of confidence, and below it how many pictures lie there.
 
     Args:
         rows: from `measures.calibration`.
@@ -224,11 +235,11 @@ def reliability(rows: Sequence[Mapping[str, Any]]) -> Markup:
     across, up = right - left, bottom - top
     body: list[Any] = []
     body += [_box(left, 3, 14, 8, "fill-blue", 0.8), _text(left + 19, 11, "accuracy")]
-    body += [_box(left + 80, 3, 14, 8, "fill-orange", 0.45), _text(left + 99, 11, "gap to the confidence")]
+    body += [_box(left + 80, 5, 14, 3, "fill-orange"), _text(left + 99, 11, "mean confidence")]
     for share in (0, 0.25, 0.5, 0.75, 1):
         x, y = left + share * across, bottom - share * up
-        body += [_line(left, y, right, y), _text(left - 6, y + 4, f"{share:.0%}", "faint", "end")]
-        body.append(_text(x, floor + 14, f"{share:.0%}", "faint", "middle" if share < 1 else "end"))
+        body += [_line(left, y, right, y), _text(left - 6, y + 4, percent(share, 0), "faint", "end")]
+        body.append(_text(x, floor + 14, percent(share, 0), "faint", "middle" if share < 1 else "end"))
     most = max((row["count"] for row in rows), default=0)
     for row in rows:
         if not row["count"]:
@@ -240,12 +251,11 @@ def reliability(rows: Sequence[Mapping[str, Any]]) -> Markup:
         if not math.isfinite(row["confidence"]):
             continue
         tip += f", mean confidence {row['confidence']:.4f}, accuracy {row['accuracy']:.4f}"
-        low, high = sorted((row["accuracy"], row["confidence"]))
         body.append(_box(x, bottom - row["accuracy"] * up, width, row["accuracy"] * up, "fill-blue", 0.8, tip))
-        body.append(_box(x, bottom - high * up, width, (high - low) * up, "fill-orange", 0.45, tip))
-    body += [_line(left, bottom, right, top, "grid"), _line(left, floor, right, floor)]
-    body.append(_text((left + right) / 2, floor + 14, "confidence; pictures in each stretch", "faint", "middle"))
-    return _svg(floor + 20, "Reliability diagram", body)
+        body.append(_box(x, bottom - row["confidence"] * up - 1.5, width, 3, "fill-orange", 1, tip))
+    body += [_line(left, bottom, right, top), _line(left, floor, right, floor)]
+    body.append(_text((left + right) / 2, floor + 29, "confidence, and how many pictures have it", "faint", "middle"))
+    return _svg(floor + 34, "Reliability diagram", body)
 
 
 def settings(points: Sequence[tuple[str, float]], key: str) -> Markup:
@@ -286,9 +296,8 @@ def settings(points: Sequence[tuple[str, float]], key: str) -> Markup:
     for value, y in points:
         x, across = at(value, y)
         tip = Markup("<title>{}={}: {}</title>").format(key, value, f"{y:.4f}")
-        body.append(
-            Markup('<circle cx="{}" cy="{}" r="4" class="fill-blue" fill-opacity="0.75">{}</circle>').format(_n(x), _n(across), tip)
-        )
+        dot = Markup('<circle cx="{}" cy="{}" r="4" class="fill-blue" fill-opacity="0.75">{}</circle>')
+        body.append(dot.format(_n(x), _n(across), tip))
     body.append(_text((left + right) / 2, height - 4, key, "faint", "middle"))
     return _svg(height, f"Validation accuracy by {key}", body)
 

@@ -1,20 +1,20 @@
 """Measuring a checkpoint on its own data or on others, from the file alone."""
 
 import logging
-import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from src import charts, measures
 from src import checkpoint as ckpt
 from src.build import make, resolve_paths
+from src.checkpoint import Classifier
 from src.datamodules import ImageDataModule
+from src.ensemble import Ensemble
 from src.errors import UserError
 from src.findings import by_class, figures, write_findings
 from src.report import class_charts, write_report
@@ -76,8 +76,8 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     run.note(data=facts(data))
     files = [str(path.absolute()) for path in paths]
     run.finish({"status": "completed", "checkpoint": files[0] if len(files) == 1 else files, split: results})
-    networks = " + ".join(_network_name(member) for member in members)
-    write_report(run.path, f"Evaluation of {networks} on {type(data).__name__.removesuffix('DataModule')}", task, data, split)
+    title = f"Evaluation of {' + '.join(map(_network_name, members))} on {type(data).__name__.removesuffix('DataModule')}"
+    write_report(run.path, title, task, data, split, samples=False)
     log.info("%s", table(per_class(task.classes, task.confusion[split])))
     for pair in results["most_confused"][:3]:
         log.info("%s taken for %s: %s (%.1f %%)", pair["true"], pair["predicted"], f"{pair['count']:,}", 100 * pair["share"])
@@ -91,58 +91,32 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
 def checkpoint_files(typed: str | Sequence[str]) -> list[Path]:
     """The files that `ckpt=` names: `a.ckpt`, `a.ckpt,b.ckpt` or `[a.ckpt,b.ckpt]`.
 
-    File names may hold commas and brackets: what exists as it was typed is one file, else the longest name that exists up to a comma counts.
+    File names may hold commas and brackets: what exists as it was typed is one file, else the longest existing name up to a comma counts.
 
     Raises:
         UserError: a file that is not there.
     """
     if not isinstance(typed, str):
         return [Path(path) for path in typed]
-    if Path(typed).is_file():
+    if os.path.isfile(typed):  # unlike Path.is_file it takes a list of files too long for a name as what it is: no file
         return [Path(typed)]
     inner = typed[1:-1] if typed.startswith("[") and typed.endswith("]") else typed
     pieces = inner.split(",")
     files = []
     while pieces:
-        candidates = ((n, Path(",".join(pieces[:n]).strip())) for n in range(len(pieces), 0, -1))
-        found = next(((n, path) for n, path in candidates if path.is_file()), None)
-        if found is None:
-            name = typed if len(inner.split(",")) == 1 else pieces[0].strip()
-            raise UserError(f"There is no checkpoint {name}.", "Give the path of a .ckpt file, such as runs/.../checkpoints/best.ckpt.")
-        files.append(found[1])
-        pieces = pieces[found[0] :]
+        names = {n: ",".join(pieces[:n]).strip() for n in range(len(pieces), 0, -1)}
+        taken = next((n for n, name in names.items() if os.path.isfile(name)), None)
+        if taken is None:
+            missing = pieces[0].strip() if files else typed
+            raise UserError(f"There is no checkpoint {missing}.", "Give the path of a .ckpt file, such as runs/.../checkpoints/best.ckpt.")
+        files.append(Path(names[taken]))
+        pieces = pieces[taken:]
     return files
 
 
 def _network_name(stored: Mapping[str, Any]) -> str:
     """The name of the network in a checkpoint."""
     return str((stored["description"].get("model") or {}).get("_target_", "a network")).rpartition(".")[2]
-
-
-class Ensemble(nn.Module):
-    """Several networks that answer with the logarithm of the mean of their probabilities, over mirror images too where `flip` says so.
-
-    Args:
-        members: classifiers of equally large pictures.
-        classes: in the order in which the answers are wanted; every member knows all of them.
-        flip: also ask about the mirror image.
-    """
-
-    def __init__(self, members: Sequence[ckpt.Classifier], classes: Sequence[str], flip: bool):
-        super().__init__()
-        self.members = nn.ModuleList(members)
-        self.orders = [[member.classes.index(name) for name in classes] for member in members]
-        self.flip = flip
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """float (N, C, H, W), 0..1 -> (N, num_classes)."""
-        views = [images, images.flip(3)] if self.flip else [images]
-        answers = [
-            member.model((view - member.mean) / member.std).float().log_softmax(1)[:, order]
-            for member, order in zip(self.members, self.orders, strict=True)
-            for view in views
-        ]
-        return torch.stack(answers).logsumexp(0) - math.log(len(answers))
 
 
 def ensemble_task(paths: Sequence[Path], members: Sequence[Mapping[str, Any]], flip: bool) -> ClassificationTask:
@@ -164,7 +138,7 @@ def ensemble_task(paths: Sequence[Path], members: Sequence[Mapping[str, Any]], f
                 f"{paths[0]} sees pictures as (channels, size, resize) = {seen[0]}, {path} as {seen[1]}.",
                 "Average networks that were trained with the same data.channels, data.image_size and data.resize.",
             )
-    networks = [ckpt.Classifier(ckpt.network(member), member["description"]) for member in members]
+    networks = [Classifier(ckpt.network(member), member["description"]) for member in members]
     ensemble = Ensemble(networks, first["classes"], flip)
     channels = first["channels"]
     return ClassificationTask(ensemble, first["classes"], [0.0] * channels, [1.0] * channels, channels_last=_layout(first))

@@ -64,13 +64,13 @@ def top_k(predictions: Predictions) -> dict[str, float]:
 def confused_pairs(classes: Sequence[str], confusion: torch.Tensor, most: int = 10) -> list[dict[str, Any]]:
     """The most frequent mistakes, as true class, predicted class, count and share of the true class's pictures."""
     mistakes = confusion.clone().fill_diagonal_(0).flatten()
+    cells = mistakes.nonzero()[:, 0]  # few, however many classes there are
+    cells = cells[mistakes[cells].sort(descending=True, stable=True).indices[:most]]
     support = confusion.sum(1)
-    counts, cells = mistakes.sort(descending=True, stable=True)
     pairs = []
-    for count, cell in zip(counts[:most].tolist(), cells[:most].tolist(), strict=True):
-        if count:
-            true, predicted = divmod(cell, len(classes))
-            pairs.append({"true": classes[true], "predicted": classes[predicted], "count": count, "share": count / int(support[true])})
+    for cell, count in zip(cells.tolist(), mistakes[cells].tolist(), strict=True):
+        true, predicted = divmod(cell, len(classes))
+        pairs.append({"true": classes[true], "predicted": classes[predicted], "count": count, "share": count / int(support[true])})
     return pairs
 
 

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import logging
+import re
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,9 @@ from PIL import Image
 from src import charts, measures
 from src.datamodules import ImageDataModule
 from src.datamodules.augment import PerImage
+from src.ensemble import Ensemble
+from src.errors import UserError
+from src.grad_cam import grad_cam, overlay
 from src.run_folder import per_class, read_json, write_text
 from src.tasks import ClassificationTask
 
@@ -28,7 +32,9 @@ MOST_BARS = 30
 MOST_ROWS = 100
 GALLERY = 24
 SAMPLES = 16
+UNQUOTED = re.compile(r"^([\w+]+=)'(.*)'$", re.S)  # ckpt='a b' stands in run.json as Hydra was to read it
 LARGEST = 160  # pixels a side of a picture on the page
+HEAT_SECONDS = 2.0  # the most that the heat maps of a page may take, but for the first few
 PAGE = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
@@ -38,7 +44,12 @@ PAGE = jinja2.Environment(
 
 
 def write_report(
-    folder: Path, title: str = "", task: ClassificationTask | None = None, data: ImageDataModule | None = None, split: str = "test"
+    folder: Path,
+    title: str = "",
+    task: ClassificationTask | None = None,
+    data: ImageDataModule | None = None,
+    split: str = "test",
+    samples: bool = True,
 ) -> None:
     """Write `report.html` from the other files of `folder` and, where they are given, from a measured task and its data.
 
@@ -50,10 +61,11 @@ def write_report(
         task: measured on `split`, with its predictions.
         data: set up for `split`.
         split: `test` or `val`.
+        samples: show what the training pictures look like, augmented as in training.
     """
     start = time.monotonic()
     try:
-        write_text(folder / "report.html", _page(folder, title, _findings(task, data, split) if task and data else None))
+        write_text(folder / "report.html", _page(folder, title, _findings(task, data, split, samples) if task and data else None))
     except Exception:
         log.warning("report.html could not be written.", exc_info=True)
     log.debug("report.html took %.2f s.", time.monotonic() - start)
@@ -76,8 +88,9 @@ def _page(folder: Path, title: str, found: Mapping[str, Any] | None) -> str:
         "config": text,
         "facts": _facts(run, results),
         "chart_style": Markup(charts.STYLE),
-        "tile_width": 206 if found and any(m["heat"] for m in found["mistakes"]) else 130,
+        "tile_width": 172 if found and any(m["heat"] for m in found["mistakes"]) else 104,
         "picture": _image_tag,
+        "percent": charts.percent,
     }
     return PAGE.get_template("report.html.jinja").render(page)
 
@@ -90,15 +103,15 @@ def _tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     tiles = []
     split = "test" if results.get("test") else "val"
     if figures := results.get(split):
-        interval = f"95 %: {_percent(figures['acc_low'])} to {_percent(figures['acc_high'])}" if "acc_low" in figures else ""
-        tiles = [(f"{split} accuracy", _percent(figures["acc"]), interval), (f"{split} loss", f"{figures['loss']:.4f}", "")]
-        tiles.append(("balanced accuracy", _percent(figures["acc_balanced"]), "mean over the classes"))
+        interval = f"{100 * figures['acc_low']:.1f} to {100 * figures['acc_high']:.1f} % (95 %)" if "acc_low" in figures else ""
+        tiles = [(f"{split} accuracy", charts.percent(figures["acc"], 2), interval), (f"{split} loss", f"{figures['loss']:.4f}", "")]
+        tiles.append(("balanced accuracy", charts.percent(figures["acc_balanced"], 2), "mean over the classes"))
         if "acc_top5" in figures:
-            tiles.append(("top-5 accuracy", _percent(figures["acc_top5"]), ""))
+            tiles.append(("top-5 accuracy", charts.percent(figures["acc_top5"], 2), ""))
         if "ece" in figures:
-            tiles.append(("calibration error", _percent(figures["ece"]), "0 is calibrated"))
+            tiles.append(("calibration error", charts.percent(figures["ece"], 2), "how far off its confidence is"))
     if split == "test" and results.get("val"):
-        tiles.append(("val accuracy", _percent(results["val"]["acc"]), f"loss {results['val']['loss']:.4f}"))
+        tiles.append(("val accuracy", charts.percent(results["val"]["acc"], 2), f"loss {results['val']['loss']:.4f}"))
     if "best_epoch" in results:
         tiles.append(("best epoch", str(results["best_epoch"] + 1), f"of {results['epochs']}, by val/loss"))
         tiles.append(("training", _duration(results["train_seconds"]), f"{results['images_per_second']:,.0f} images/s"))
@@ -119,7 +132,7 @@ def _curves(table: Path, best_epoch: int | None) -> list[tuple[str, Markup]]:
     mark = None if best_epoch is None else best_epoch + 1
     return [
         ("Loss", charts.lines({"train": column("train/loss"), "val": column("val/loss")}, "Loss by epoch", mark)),
-        ("Accuracy", charts.lines({"train": column("train/acc"), "val": column("val/acc")}, "Accuracy by epoch", mark, percent=True)),
+        ("Accuracy", charts.lines({"train": column("train/acc"), "val": column("val/acc")}, "Accuracy by epoch", mark, fractions=True)),
         ("Learning rate", charts.lines({"learning rate": column("lr")}, "Learning rate by epoch")),
     ]
 
@@ -148,7 +161,7 @@ def _facts(run: Mapping[str, Any], results: Mapping[str, Any]) -> list[tuple[str
     """What ran when, on what."""
     hardware, git, sizes = run.get("hardware") or {}, run.get("git") or {}, (run.get("data") or {}).get("sizes") or {}
     rows = {
-        "command": shlex.join(["python", *run["command"]]) if run.get("command") else None,
+        "command": shlex.join(["python", *(UNQUOTED.sub(r"\1\2", x) for x in run["command"])]) if run.get("command") else None,
         "started": run.get("start"),
         "ended": run.get("end"),
         "training": _duration(results["train_seconds"]) if "train_seconds" in results else None,
@@ -165,10 +178,6 @@ def _facts(run: Mapping[str, Any], results: Mapping[str, Any]) -> list[tuple[str
     return [(name, str(value)) for name, value in rows.items() if value]
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
-
-
 def _duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < 60:
@@ -180,8 +189,8 @@ def _duration(seconds: float) -> str:
 # From the task and its data -----------------------------------------------------------------------------------------------
 
 
-def _findings(task: ClassificationTask, data: ImageDataModule, split: str) -> dict[str, Any]:
-    """What was measured on a split, ready for the page."""
+def _findings(task: ClassificationTask, data: ImageDataModule, split: str, samples: bool) -> dict[str, Any]:
+    """What was measured on a split, ready for the page; see `write_report`."""
     predictions, confusion, classes = task.predictions[split], task.confusion[split], task.classes
     rows = per_class(classes, confusion)
     bins = measures.calibration(predictions)
@@ -196,12 +205,8 @@ def _findings(task: ClassificationTask, data: ImageDataModule, split: str) -> di
         "ece": f"{measures.expected_calibration_error(bins):.4f}",
         "mistakes": _gallery(task, data, split, shown),
         "mistakes_note": _mistakes_note(len(wrong.labels), len(predictions.labels), len(shown.labels)),
-        "augment": "as they are: no augmentation",
-        "samples": [],
     }
-    if "train" in data.sizes():
-        found |= _samples(data, classes)
-    return found
+    return found | (_samples(data, classes) if samples else {"samples": []})
 
 
 def class_charts(classes: Sequence[str], confusion: torch.Tensor, bins: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -244,20 +249,34 @@ def _gallery(task: ClassificationTask, data: ImageDataModule, split: str, shown:
     return [
         {
             "picture": _uri(images[i]),
-            "heat": _uri(heats[i]) if heats is not None else None,
+            "heat": _uri(heats[i]) if heats is not None and i < len(heats) else None,
             "true": task.classes[shown.labels[i]],
             "predicted": task.classes[shown.predicted[i]],
-            "confidence": _percent(shown.confidence[i].item()),
-            "true_probability": _percent(shown.true_probability[i].item()),
-            "name": names[i],
+            "confidence": charts.percent(shown.confidence[i].item(), 2),
+            "true_probability": charts.percent(shown.true_probability[i].item(), 2),
+            "name": names[i] if not names[i].isdigit() else f"picture {names[i]}",
         }
         for i in range(len(images))
     ]
 
 
 def _heat(task: ClassificationTask, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor | None:
-    """uint8 (N, 3, H, W) with Grad-CAM in colours over the greyed pictures; None for a network that has none to give."""
-    return None
+    """uint8 (n, 3, H, W): Grad-CAM of the classes `targets` laid over the pictures, None for a network without maps.
+
+    Of large networks only the first n pictures, as many as there is time for.
+    """
+    if isinstance(task.model, Ensemble):
+        return None
+    maps = []
+    start = time.monotonic()
+    try:
+        for part, classes in zip(images.split(4), targets.split(4), strict=True):
+            if time.monotonic() - start < HEAT_SECONDS:
+                maps.append(grad_cam(task.model, task.normalize(part.to(task.device)), classes.to(task.device)))
+    except UserError:
+        return None
+    maps = torch.cat(maps).cpu()
+    return overlay(images[: len(maps)].expand(-1, 3, -1, -1), maps)
 
 
 def _samples(data: ImageDataModule, classes: Sequence[str]) -> dict[str, Any]:
