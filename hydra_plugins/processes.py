@@ -42,26 +42,24 @@ class ProcessLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run all jobs, however they end; `src.sweep.Sweep` tells in the end which ones failed."""
-        from src.command_line import two_line_errors
         from src.run_folder import read_json
-        from src.sweep import planned, record, status
+        from src.sweep import hold, planned, record, status
 
         folder = Path(self.config.hydra.sweep.dir).absolute()
         jobs = [planned(self.loader, self.config, initial_job_idx + i, overrides) for i, overrides in enumerate(job_overrides)]
-        with two_line_errors(), _only_one(folder) as lock:
-            unfinished = [job for job in jobs if status(job.folder) != "completed"]
-            for job in unfinished:
-                if status(job.folder) == "running":
-                    record(job.folder, "interrupted", "cut off without a word")
-            if len(unfinished) < len(jobs):
-                print(f"{len(jobs) - len(unfinished)} of {len(jobs)} jobs were finished before.", flush=True)
-            try:
-                Pool(unfinished, self.n_jobs, folder, lock).run()
-            except KeyboardInterrupt:
-                print(f"\nStopped. To go on, type the same command with hydra.sweep.dir={folder}", file=sys.stderr)
-                sys.exit(130)
-            finally:
-                _sum_up(folder)
+        unfinished = [job for job in jobs if status(job.folder) != "completed"]
+        for job in unfinished:
+            if status(job.folder) == "running":
+                record(job.folder, "interrupted", "cut off without a word")
+        if len(unfinished) < len(jobs):
+            print(f"{len(jobs) - len(unfinished)} of {len(jobs)} jobs were finished before.", flush=True)
+        try:
+            Pool(unfinished, self.n_jobs, folder, hold(folder)).run()
+        except KeyboardInterrupt:
+            print(f"\nStopped. To go on, type the same command with hydra.sweep.dir={folder}", file=sys.stderr)
+            sys.exit(130)
+        finally:
+            _sum_up(folder)
         returned = []
         for job in jobs:
             returned.append(JobReturn(overrides=job.overrides, cfg=job.config, working_dir=os.getcwd(), status=JobStatus.COMPLETED))
@@ -197,25 +195,3 @@ def _signals_raise() -> Iterator[None]:
     finally:
         for name, handler in before.items():
             signal.signal(getattr(signal, name), handler)
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[int | None]:
-    """Hold the sweep's folder; yields the open file whose lock its jobs inherit. Windows has no such locks.
-
-    Raises:
-        UserError: the sweep, or a job that it left behind, is still running.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield None
-        return
-    from src.errors import UserError
-
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"Jobs of {folder} are still running.", "Wait for them, or end them, and start again.") from None
-        yield file.fileno()

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
@@ -84,6 +85,7 @@ class Job:
 
 
 PLANNED: dict[int, Job] = {}  # of the sweep that this process has started
+HELD: dict[Path, IO] = {}  # folders of sweeps, by the open file that locks them
 
 
 def plan(config: DictConfig) -> None:
@@ -116,7 +118,7 @@ def plan(config: DictConfig) -> None:
         job.varying = [override for override in job.overrides if override not in common]
     for job in jobs:
         known = job.folder / OVERRIDES
-        if known.is_file() and (before := OmegaConf.to_container(OmegaConf.load(known))) != job.overrides:
+        if known.is_file() and sorted(before := OmegaConf.to_container(OmegaConf.load(known))) != sorted(job.overrides):
             raise UserError(
                 f"{sweep} holds another sweep: its job {job.number} is {' '.join(before)}.",
                 "Type the command that it was started with, or leave out hydra.sweep.dir.",
@@ -129,6 +131,8 @@ def plan(config: DictConfig) -> None:
             job.config = frozen
     _refuse_lockstep(config, jobs)
     _check(jobs)
+    if target.endswith(".ProcessLauncher"):
+        hold(Path(sweep).absolute())
     for job in jobs:
         _write(job)
     PLANNED.update({job.number: job for job in jobs})
@@ -255,6 +259,29 @@ def record(folder: Path, status: str, error: str) -> None:
     if run:
         write_text(folder / "run.json", json.dumps(run | {"status": status, "end": now()}, indent=2, ensure_ascii=False) + "\n")
     write_text(folder / "results.json", json.dumps({"status": status, "error": error}, indent=2) + "\n")
+
+
+def hold(folder: Path) -> int | None:
+    """Keep a sweep's folder to this process and those that inherit the file; Windows has no such locks.
+
+    Returns:
+        The open file that carries the lock.
+
+    Raises:
+        UserError: the sweep, or a job that it left behind, is still running.
+    """
+    if folder not in HELD:
+        try:
+            import fcntl
+        except ImportError:
+            return None
+        folder.mkdir(parents=True, exist_ok=True)
+        HELD[folder] = open(folder / ".lock", "w")  # noqa: SIM115 - until this process ends
+        try:
+            fcntl.flock(HELD[folder], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"Jobs of {folder} are still running.", "Wait for them, or end them, and start again.") from None
+    return HELD[folder].fileno()
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -146,7 +146,7 @@ def test_a_folder_with_another_sweep_is_left_alone(tmp_path):
     planned(tmp_path, "model=lenet", "seed=0,1")
     with pytest.raises(UserError, match="another sweep: its job 1 is model=lenet seed=1"):
         planned(tmp_path, "model=lenet", "seed=0,2")
-    assert len(planned(tmp_path, "model=lenet", "seed=0,1,2")) == 3  # more of the same is fine
+    assert len(planned(tmp_path, "seed=0,1,2", "model=lenet")) == 3  # more of the same is fine
 
 
 def test_a_failed_job_starts_anew_and_an_interrupted_one_keeps_its_checkpoint(tmp_path):
