@@ -8,6 +8,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from src.command_line import continued_config, run, two_line_errors
@@ -17,6 +18,10 @@ from src.command_line import continued_config, run, two_line_errors
 def main(cfg: DictConfig) -> float:
     """One run; returns the validation loss of its best checkpoint."""
     job = HydraConfig.get()
+    if job.mode == RunMode.MULTIRUN:  # a sweep whose engine gives its jobs no process of their own; see src/sweep.py
+        from src.sweep import run_job
+
+        return run_job(cfg, Path(job.runtime.output_dir))
     if cfg.resume:
         cfg = continued_config(cfg, list(job.overrides.task))
     with two_line_errors():

@@ -256,3 +256,59 @@ def reliability(rows: Sequence[Mapping[str, Any]]) -> Markup:
     body += [_line(left, bottom, right, top), _line(left, floor, right, floor)]
     body.append(_text((left + right) / 2, floor + 29, "confidence, and how many pictures have it", "faint", "middle"))
     return _svg(floor + 34, "Reliability diagram", body)
+
+
+def settings(points: Sequence[tuple[str, float]], key: str) -> Markup:
+    """A figure of several runs against one of their settings: a dot a run, a line through the means.
+
+    Numbers are placed by their value, by its logarithm where they span a power of ten; words stand side by side.
+
+    Args:
+        points: (the setting as it was typed, a fraction to be shown as a percentage); what is not finite is left out.
+        key: the setting's name.
+    """
+    height, left, right, top, bottom = 200, 52, WIDTH - 16, 12, 164
+    points = [(value, y) for value, y in points if math.isfinite(y)]
+    if not points:
+        return _svg(60, key, [_text(WIDTH / 2, 34, "no figures yet", "faint", "middle")])
+    places = _places(sorted({value for value, _ in points}))
+    low, high = min(y for _, y in points), max(y for _, y in points)
+    room = (high - low) * 0.08 or 0.01
+    low, high = max(low - room, 0.0), min(high + room, 1.0)
+
+    def at(value: str, y: float) -> tuple[float, float]:
+        return left + 12 + places[value] * (right - left - 24), bottom - (y - low) / (high - low or 1.0) * (bottom - top)
+
+    body: list[Any] = []
+    for y in ticks(low, high):
+        across = at(points[0][0], y)[1]
+        body += [_line(left, across, right, across), _text(left - 6, across + 4, f"{100 * y:.4g} %", "faint", "end")]
+    end = -math.inf
+    for value in sorted(places, key=places.__getitem__):
+        x, shown = at(value, low)[0], shorten(value, 14)
+        if x - 3.2 * len(shown) > end:
+            body.append(_text(x, bottom + 16, shown, "faint", "middle", value))
+            end = x + 3.2 * len(shown) + 4
+    means = {value: [y for other, y in points if other == value] for value in sorted(places, key=places.__getitem__)}
+    line = (at(value, sum(ys) / len(ys)) for value, ys in means.items())
+    path = " ".join(f"{_n(x)},{_n(y)}" for x, y in line)
+    body.append(Markup('<polyline points="{}" class="orange"/>').format(path))
+    for value, y in points:
+        x, across = at(value, y)
+        tip = Markup("<title>{}={}: {}</title>").format(key, value, f"{y:.4f}")
+        dot = Markup('<circle cx="{}" cy="{}" r="4" class="fill-blue" fill-opacity="0.75">{}</circle>')
+        body.append(dot.format(_n(x), _n(across), tip))
+    body.append(_text((left + right) / 2, height - 4, key, "faint", "middle"))
+    return _svg(height, f"Validation accuracy by {key}", body)
+
+
+def _places(values: Sequence[str]) -> dict[str, float]:
+    """Where along an axis from 0 to 1 each value stands."""
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        numbers = [float(i) for i in range(len(values))]
+    if min(numbers) > 0 and max(numbers) >= 10 * min(numbers):
+        numbers = [math.log(number) for number in numbers]
+    first, last = min(numbers), max(numbers)
+    return {value: (number - first) / (last - first) if last > first else 0.5 for value, number in zip(values, numbers, strict=True)}

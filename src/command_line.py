@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ def run(main: Callable[[], object]) -> None:
 
     Mistakes that a person can put right end with two lines and exit code 2. `HYDRA_FULL_ERROR=1` asks for the traceback.
     """
+    # conf/hydra/launcher gives defaults to launchers that keep a schema of the same name.
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/.*' is validated against", category=UserWarning)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     argparse.ArgumentParser.error = _usage_error  # Hydra's parser would print its usage over eight lines
     with two_line_errors():

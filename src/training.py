@@ -139,7 +139,7 @@ def _train(cfg: DictConfig, run: RunFolder, stop: StopSignals) -> dict[str, Any]
     data.setup("fit")
     parameters = sum(p.numel() for p in task.model.parameters())
     task.description["data"] = facts(data)
-    run.note(data=task.description["data"], num_parameters=parameters, precision=str(trainer.precision))
+    run.note(data=task.description["data"], num_parameters=parameters, precision=str(trainer.precision), processes=trainer.world_size)
     sizes = ", ".join(f"{count:,} {split}" for split, count in data.sizes().items())
     log.info("%s on %s: %s parameters; %s pictures", *_names(task, data), f"{parameters:,}", sizes)
 
@@ -345,12 +345,13 @@ def quieten() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
         ".*number of training batches .* is smaller than the logging interval.*",  # the last mark is logged at the epoch's end
         ".*available but not used.*",
-        ".*TF32 acceleration on top of oneDNN.*",  # torch asks itself when oneDNN is switched
+        ".*recommended to use .*sync_dist=True.*",  # every process logs the same figures: torchmetrics has gathered them
+        ".*TF32 acceleration on top of oneDNN.*",  # torch, about Intel's GPUs, when oneDNN's flags are touched
         ".*Found .* module\\(s\\) in eval mode at the start of training.*",  # frozen parts
     ):
         warnings.filterwarnings("ignore", message=text)
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric.utilities.seed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("pytorch.utilities.rank_zero", "pytorch.accelerators.cuda", "fabric.utilities.seed", "fabric.utilities.distributed"):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
 
 
 def objective(results: Mapping[str, Any]) -> float:

@@ -150,6 +150,13 @@ class ImageDataModule(L.LightningDataModule):
         if stage in (None, "test") and "test" not in self._sets and self.has_test:
             self._sets["test"] = self._read("test")
             self._indices["test"] = torch.arange(len(self._sets["test"][1]))
+        processes = self.trainer.world_size if self.trainer is not None else 1
+        for split, indices in self._indices.items():
+            if len(indices) < processes:  # one with nothing to do would leave the others waiting
+                raise UserError(
+                    f"{processes} processes cannot share the {len(indices)} pictures of the {split} split.",
+                    "Use fewer trainer.devices" + (", or a larger data.val_size." if split == "val" else "."),
+                )
 
     def _read(self, split: str) -> Loaded | None:
         loaded = self.load(split)
@@ -333,7 +340,7 @@ class ImageDataModule(L.LightningDataModule):
             workers = 0
         elif workers is None:
             in_memory = isinstance(images, torch.Tensor) and per_image is None
-            workers = 0 if in_memory else min(os.cpu_count() or 1, 8)
+            workers = 0 if in_memory else min(torch.get_num_threads(), 8)  # this process's share of the cores
         pin = self.pin_memory
         if pin is None:
             pin = self._device.type == "cuda"
