@@ -84,7 +84,8 @@ class ClassificationTask(L.LightningModule):
         self.interval, self.frequency, self.monitor = interval, frequency, monitor
         self.channels_last, self.compile_model = channels_last, compile
         self.freeze_backbone, self.backbone_lr, self.decay_norm_and_bias = freeze_backbone, backbone_lr, decay_norm_and_bias
-        self._head = head_of(model, len(self.classes)) if freeze_backbone or backbone_lr != 1 else None
+        head = head_of(model, len(self.classes)) if freeze_backbone or backbone_lr != 1 else None
+        object.__setattr__(self, "_head", head)  # a part of the model already: no second name for it in the checkpoints
         self.description = dict(description or {})
         self.automatic: dict[str, Any] = {}  # choices made on the user's behalf, for run.json
         self.val_metrics = Metrics(len(self.classes))
@@ -170,7 +171,8 @@ class ClassificationTask(L.LightningModule):
         if self.freeze_backbone:
             self._freeze(self.frozen)
 
-    def on_fit_start(self) -> None:
+    def _keep_features(self) -> None:
+        """Let the data hand out what the frozen backbone makes of them, where that never changes."""
         data = self.trainer.datamodule
         if self.freeze_backbone is not True or not hasattr(data, "keep_features") or self.trainer.world_size > 1:
             return
@@ -313,6 +315,7 @@ class ClassificationTask(L.LightningModule):
         Raises:
             UserError: arguments that torch refuses.
         """
+        self._keep_features()  # here the network is on its device with its weights, and no loader has been made yet
         try:
             optimizer = self._optimizer()
             scheduler = self._scheduler(optimizer, self._run_length) if self.scheduler_factory is not None else None
