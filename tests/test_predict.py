@@ -129,7 +129,7 @@ def test_of_300_files_30_are_broken_and_named(checkpoint, tmp_path):
     results = json.loads((out / "results.json").read_text())
     assert results["status"] == "completed" and results["predictions"] == 270 and results["unreadable"] == 30
     assert sum(results["classes"].values()) == 270
-    assert "30 files could not be read" in result.stdout and "1 other files have no picture's extension" in result.stdout
+    assert "Could not read 30:" in result.stdout and "Passed over 1 without a picture's extension" in result.stdout
     assert "... and 250 more, in predictions.csv" in result.stdout and "Traceback" not in result.stderr
     assert not list(out.glob("*.part"))
 
