@@ -80,14 +80,8 @@ def table() -> str:
         )
         hardware, versions = runs[0]["hardware"], runs[0]["versions"]
         machines[f"{hardware['cores']} cores of an {hardware['processor']}, torch {versions['torch']}"] = None
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Mean ± standard deviation over seeds 0 to n - 1; the time is that of the whole run behind its imports, from reading the files to "
-            f"the report; {'; '.join(machines)}.",
-        ]
-    )
+    note = "Mean ± standard deviation over seeds 0 to n - 1; the time is that of the run behind its imports, from files to report."
+    return "\n".join([*lines, "", f"{note} {'; '.join(machines)}."])
 
 
 def _parts(recipe: str) -> dict[str, str]:

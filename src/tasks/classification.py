@@ -268,6 +268,8 @@ class ClassificationTask(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         self._log_mark(self.global_step - 1)  # of the last step, which has been taken
         loss, acc = self._sums.epoch_means()
+        for logger in self.loggers:  # here and not with the other figures below: those come behind the epoch's checkpoint
+            logger.log_metrics({"train/acc": acc}, self.global_step - 1)
         self._sums.start_epoch(self.device)  # a checkpoint of the finished epoch has nothing to go on counting from
         self.log_dict({"train/loss": loss, "train/acc": acc, "lr": self._lr()}, logger=bool(self.loggers))
 
