@@ -148,7 +148,7 @@ def planned(loader: ConfigLoader, config: DictConfig, number: int, overrides: Se
 
 def compose(loader: ConfigLoader, config: DictConfig, number: int, overrides: Sequence[str]) -> Job:
     """One job as the YAML files and the command line say now."""
-    from src.build import resolve_paths
+    from src.build import resolve_paths, settle
 
     composed = loader.load_sweep_config(config, list(overrides))
     with open_dict(composed):
@@ -164,6 +164,7 @@ def compose(loader: ConfigLoader, config: DictConfig, number: int, overrides: Se
     finally:
         HydraConfig.instance().cfg = before
     resolve_paths(own)
+    settle(own)
     hydra = {
         "run": {"dir": str(folder)},
         "output_subdir": None,
