@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import shlex
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,14 +36,15 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}.", "Give the path of a .ckpt file, such as runs/.../checkpoints/best.ckpt.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch's remarks about pickles that it then refuses
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0] if "Unsupported" in str(error) or "GLOBAL" in str(error) else "it is damaged"
         if "Weights only load failed" in str(error):
             reason = "it holds more than tensors and plain values, or is damaged"
         raise UserError(f"{path} is not loaded: {reason}.", _remedy(path)) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged: {str(error).splitlines()[0] if str(error) else error!r}.", _remedy(path)) from None
+        raise UserError(f"{path} is damaged or cut short ({path.stat().st_size:,} bytes).", _remedy(path)) from error
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict) or not isinstance(content.get("description"), dict):
         raise UserError(f"{path} was not written by this project.", "Give a best.ckpt or last.ckpt from a run folder.")
     if wrong := next(_oddities(content), None):
