@@ -63,10 +63,10 @@ def quote(argument: str) -> str:
     key, equals, value = argument.partition("=")
     if key.lstrip("+") not in VERBATIM or not equals or value in ("", "null") or (value[0] == value[-1] == "'" and len(value) > 1):
         return argument
-    return f"{key}={_quoted(value)}"
+    return f"{key}={quoted(value)}"
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
     """A string as Hydra's grammar quotes it: a backslash only matters in front of a quote."""
     head = value.rstrip("\\")
     escaped = head.replace("\\'", "\\\\'").replace("'", "\\'") + value[len(head) :] * 2
@@ -103,7 +103,7 @@ def _continue_run(arguments: list[str]) -> list[str]:
     inside_run = checkpoint.parent.name == "checkpoints"
     rest = [a for a in arguments if not a.startswith("resume=")]
     if folder is None and inside_run:
-        rest.append(f"hydra.run.dir={_quoted(str(checkpoint.parent.parent))}")
+        rest.append(f"hydra.run.dir={quoted(str(checkpoint.parent.parent))}")
     return [*rest, f"resume={checkpoint}"]
 
 
