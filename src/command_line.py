@@ -31,7 +31,7 @@ def run(main: Callable[[], object]) -> None:
         try:
             main()
         except Exception as error:
-            problem = None if WANTS_TRACEBACK else _hydra_problem(error)
+            problem = None if WANTS_TRACEBACK else hydra_problem(error)
             if problem is None:
                 raise
             fail(*problem)
@@ -73,7 +73,7 @@ def quoted(value: str) -> str:
     return f"'{escaped}'"
 
 
-def _hydra_problem(error: Exception) -> tuple[str, str] | None:
+def hydra_problem(error: Exception) -> tuple[str, str] | None:
     """Two lines for an error of Hydra's or OmegaConf's about the command line; None for anything else."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

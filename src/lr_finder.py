@@ -108,22 +108,10 @@ def ramp(cfg: DictConfig) -> tuple[list[float], list[float]]:
     data, task = build(cfg)
     task.scheduler_factory = None  # the ramp is the schedule
     callback = Ramp(cfg.min_lr, cfg.max_lr, cfg.num_steps)
-    one_process = {"devices": 1, "num_nodes": 1, "strategy": "auto"} if cfg.trainer.accelerator != "tpu" else {}
-    settings = OmegaConf.merge(
-        cfg.trainer,
-        one_process,
-        {
-            "max_epochs": -1,
-            "max_steps": cfg.num_steps,
-            "max_time": None,
-            "limit_val_batches": 0,
-            "num_sanity_val_steps": 0,
-            "log_every_n_steps": cfg.num_steps + 1,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "profiler": None,
-        },
-    )
+    settings = OmegaConf.create(OmegaConf.to_container(cfg.trainer, resolve=True))
+    settings.update(devices=1, num_nodes=1, strategy="auto", profiler=None)
+    settings.update(max_epochs=-1, max_steps=cfg.num_steps, max_time=None, limit_val_batches=0, num_sanity_val_steps=0)
+    settings.update(log_every_n_steps=cfg.num_steps + 1, enable_checkpointing=False, enable_progress_bar=False)
     trainer = make("trainer", settings, callbacks=[StepSeed(cfg.seed), callback], logger=False)
     data.trainer = trainer
     try:
@@ -143,11 +131,17 @@ def smoothed(losses: Sequence[float]) -> list[float]:
 
 
 def suggest(rates: Sequence[float], smooth: Sequence[float], cfg: DictConfig) -> float:
-    """Where the smoothed loss falls fastest.
+    """A tenth of the rate with the lowest smoothed loss: as high as it stays well clear of where the loss rises.
 
     Raises:
-        UserError: it does not fall.
+        UserError: the loss does not fall.
     """
-    lowest = min((i for i in range(len(smooth)) if math.isfinite(smooth[i])), key=smooth.__getitem__, default=0)
-    print("DEBUG lowest", rates[lowest], "steep", rates[min(range(1, lowest + 1), key=lambda i: smooth[i] - smooth[i - 1], default=0)])
-    return rates[lowest] / 10
+    lowest = min(range(len(smooth)), key=lambda i: smooth[i] if math.isfinite(smooth[i]) else math.inf)
+    if smooth[lowest] < (1 - FALL) * smooth[0] and rates[lowest] / 10 >= rates[0]:
+        return rates[lowest] / 10
+    diverged = len(rates) < cfg.num_steps or not smooth[-1] < smooth[0]
+    raise UserError(
+        f"No rate can be suggested: between {rates[0]:.2g} and {rates[-1]:.2g} the loss "
+        + (f"went from {smooth[0]:.3g} to {smooth[-1]:.3g}." if diverged else f"only fell from {smooth[0]:.3g} to {smooth[lowest]:.3g}."),
+        f"Start lower: min_lr={rates[0] / 1000:.2g}." if diverged else f"Go higher or slower: max_lr=10 num_steps={3 * cfg.num_steps}.",
+    )

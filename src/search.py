@@ -26,12 +26,14 @@ from typing import IO, Any
 import yaml
 from filelock import FileLock
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.processes import cores, signals_raise, visible_gpus
 from src import charts
-from src.command_line import quoted
+from src.command_line import hydra_problem, quoted
 from src.errors import UserError
 from src.run_folder import read_json, write_text
 from src.sweep import OVERRIDES, last_checkpoint, record, status
@@ -65,7 +67,9 @@ def search(cfg: DictConfig, typed: Sequence[str], folder: Path) -> float | None:
         UserError: a space that cannot be searched, a folder that holds another search, too many failures in a row.
     """
     if cfg.test:
-        raise UserError("A search never sees the test split.", "Leave test=true out; train with the settings it finds, which tests them once.")
+        raise UserError(
+            "A search never sees the test split.", "Leave test=true out; train with the settings it finds, which tests them once."
+        )
     if cfg.resume:
         raise UserError("A search goes on by itself.", "Type the command that it was started with, without resume=.")
     fixed = [override for override in typed if _key(override) not in OWN]
@@ -124,7 +128,11 @@ def check(space: dict[str, "BaseDistribution"], fixed: Sequence[str]) -> None:
     first = {key: values.choices[0] if key in groups else values.low for key, values in space.items()}
     for key, values in space.items():
         for value in values.choices if key in groups else [values.high]:
-            loader.load_configuration("config", [*fixed, *overrides(first | {key: value})], RunMode.RUN)
+            try:
+                loader.load_configuration("config", [*fixed, *overrides(first | {key: value})], RunMode.RUN)
+            except (HydraException, OmegaConfBaseException) as error:
+                problem, remedy = hydra_problem(error)
+                raise UserError(f"search: {key}={value}: {problem}", remedy) from None
 
 
 def overrides(settings: dict[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from conftest import ROOT, composed
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
 COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()] + re.findall(r"`(python \w+\.py [^`]*)`", README)
-CONFIGS = {"train.py": "config", "evaluate.py": "evaluate"}
+CONFIGS = {"train.py": "config", "evaluate.py": "evaluate", "search.py": "search", "find_lr.py": "find_lr"}
 
 
 def test_the_first_two_blocks_set_everything_up_in_one_line_each():
