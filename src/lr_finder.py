@@ -5,6 +5,7 @@ Smith, Cyclical Learning Rates for Training Neural Networks, 2017 (arXiv 1506.01
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from src import charts
 from src.build import build, make, resolve_paths
 from src.callbacks import StepSeed
 from src.errors import UserError
-from src.run_folder import RunFolder, command_line, write_text
+from src.run_folder import RunFolder, write_text
 from src.training import quieten
 
 OWN = ("min_lr", "max_lr", "num_steps", "optimizer.lr")  # keys that the suggested command leaves out
@@ -114,10 +115,8 @@ def ramp(cfg: DictConfig) -> tuple[list[float], list[float]]:
     settings.update(log_every_n_steps=cfg.num_steps + 1, enable_checkpointing=False, enable_progress_bar=False)
     trainer = make("trainer", settings, callbacks=[StepSeed(cfg.seed), callback], logger=False)
     data.trainer = trainer
-    try:
+    with suppress(Diverged):
         trainer.fit(task, data)
-    except Diverged:
-        pass
     return callback.rates, callback.losses
 
 

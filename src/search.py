@@ -67,9 +67,7 @@ def search(cfg: DictConfig, typed: Sequence[str], folder: Path) -> float | None:
         UserError: a space that cannot be searched, a folder that holds another search, too many failures in a row.
     """
     if cfg.test:
-        raise UserError(
-            "A search never sees the test split.", "Leave test=true out; train with the settings it finds, which tests them once."
-        )
+        raise UserError("A search never sees the test split.", "Leave test=true out; the run with the best settings tests them once.")
     if cfg.resume:
         raise UserError("A search goes on by itself.", "Type the command that it was started with, without resume=.")
     fixed = [override for override in typed if _key(override) not in OWN]
