@@ -9,7 +9,7 @@ from conftest import ROOT, composed
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
 COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()] + re.findall(r"`(python \w+\.py [^`]*)`", README)
-CONFIGS = {"train.py": "config", "evaluate.py": "evaluate", "predict.py": "predict", "export.py": "export"}
+CONFIGS = {"train.py": "config"} | {f"{name}.py": name for name in ("evaluate", "predict", "export", "rerun", "search", "find_lr")}
 
 
 def test_the_first_two_blocks_set_everything_up_in_one_line_each():

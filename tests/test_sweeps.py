@@ -183,7 +183,7 @@ def test_each_job_gets_gpus_of_its_own(devices, n_jobs, given, tmp_path, monkeyp
 
 
 def test_cpu_threads_are_divided(tmp_path, monkeypatch):
-    monkeypatch.setattr("hydra_plugins.processes._cores", lambda: 8)
+    monkeypatch.setattr("hydra_plugins.processes.cores", lambda: 8)
     jobs = planned(tmp_path, "model=lenet", "seed=0,1,2,3", "trainer.accelerator=cpu", "trainer=ddp", "trainer.devices=2")
     assert Pool(jobs, 2, tmp_path, None).threads == 2  # 8 cores, 2 jobs of 2 processes
     assert Pool(jobs, None, tmp_path, None).width == 1
