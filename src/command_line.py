@@ -60,7 +60,7 @@ def _without_folder(arguments: list[str]) -> list[str]:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     keys = ("hydra.run.dir", "hydra.sweep.dir")
     kept = [argument for argument in arguments if argument.partition("=")[0] not in keys]
-    return [*kept, *(f"{key}={_quoted(folder)}" for key in keys)]
+    return [*kept, *(f"{key}={quoted(folder)}" for key in keys)]
 
 
 def _usage_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
