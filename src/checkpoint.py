@@ -9,8 +9,11 @@ import inspect
 import os
 import pickle
 import re
+import shlex
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from PIL import Image
 from torch import nn
 
 from src.errors import UserError
-from src.models.weights import load_weights
+from src.models.weights import check_weights, load_weights
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
@@ -33,24 +36,81 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}.", "Give the path of a .ckpt file, such as runs/.../checkpoints/best.ckpt.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch's remarks about pickles that it then refuses
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0] if "Unsupported" in str(error) or "GLOBAL" in str(error) else "it is damaged"
         if "Weights only load failed" in str(error):
             reason = "it holds more than tensors and plain values, or is damaged"
         raise UserError(f"{path} is not loaded: {reason}.", _remedy(path)) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged: {str(error).splitlines()[0] if str(error) else error!r}.", _remedy(path)) from None
+        raise UserError(f"{path} is damaged or cut short ({path.stat().st_size:,} bytes).", _remedy(path)) from error
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict) or not isinstance(content.get("description"), dict):
         raise UserError(f"{path} was not written by this project.", "Give a best.ckpt or last.ckpt from a run folder.")
+    if wrong := next(_oddities(content), None):
+        raise UserError(f"{path} is not loaded: {wrong}.", "Give a file that train.py has written, and check where this one comes from.")
     return content
+
+
+def _oddities(content: Mapping[str, Any]) -> Iterator[str]:
+    """What this project never writes, and what could hurt whoever takes it at its word."""
+    for name, tensor in content["state_dict"].items():
+        if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
+            yield f"{name} is no plain tensor"
+        elif tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            yield f"{name} of {tuple(tensor.shape)} is larger than the file"  # a view that repeats its numbers
+    facts = content["description"]
+    classes, channels, size = facts.get("classes"), facts.get("channels"), facts.get("image_size")
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        yield "its class names are no list of names"
+    if channels not in (1, 3) or not (size is None or (isinstance(size, int) and 0 < size <= 16_384)):
+        yield f"it asks for pictures of {channels}x{size}x{size}"
+    for name in ("mean", "std"):
+        values = facts.get(name)
+        if not isinstance(values, list) or len(values) != channels or not all(isinstance(value, int | float) for value in values):
+            yield f"its {name} is not one number a channel"
+    if not isinstance(facts.get("config") or {}, Mapping):
+        yield "its config is no mapping"
 
 
 def _remedy(path: Path) -> str:
     for other in ("best.ckpt", "last.ckpt"):
         if (sibling := path.with_name(other)).is_file() and sibling != path:
-            return f"Use {sibling} instead."
+            return f"Use {sibling} instead; a run goes on from it with: python train.py {shlex.quote(f'resume={sibling}')}"
     return "Get the file again from where it was written."
+
+
+def save(content: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Write a checkpoint beside its place and rename it once the disk has it, so that no moment finds half a file under its name.
+
+    (Lightning's own goes by the system's temporary folder, from where a file on another disk is copied, not renamed.)
+
+    Raises:
+        OSError: it cannot be written; the file that was there before is whole.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(part, "wb") as file:
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:  # the zip writer's word for a write that failed
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
+        raise
+    if os.name == "posix":  # the new name itself must reach the disk too
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def construct(spec: Mapping[str, Any], package: str, base: type, **overrides: Any) -> Any:
@@ -106,18 +166,37 @@ def network(checkpoint: Mapping[str, Any], model: nn.Module | None = None) -> nn
                 "Build the network yourself and pass it: src.load(path, model=net).",
             )
         without_weights = {"weights": None} if "weights" in spec else {}
+        _try_on_paper(spec, checkpoint["state_dict"], without_weights)
         model = construct(spec, "models", nn.Module, **without_weights)
-    weights = {
-        name.removeprefix("model.").replace("_orig_mod.", ""): tensor
-        for name, tensor in checkpoint["state_dict"].items()
-        if name.startswith("model.")
-    }
+    with _two_lines():
+        load_weights(model, _of_the_network(checkpoint["state_dict"]))
+    return model
+
+
+@contextmanager
+def _two_lines() -> Iterator[None]:
+    """What does not fit, told with what to do, which stands in the second line of a network's error."""
     try:
-        load_weights(model, weights)
+        yield
     except ValueError as error:
         problem, _, remedy = str(error).partition("\n")
         raise UserError(f"{problem[0].upper()}{problem[1:]}.", remedy) from None
-    return model
+
+
+def _of_the_network(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The network's part of a task's weights, by the names that it knows itself."""
+    return {name.removeprefix("model.").replace("_orig_mod.", ""): tensor for name, tensor in state.items() if name.startswith("model.")}
+
+
+def _try_on_paper(spec: Mapping[str, Any], state: Mapping[str, torch.Tensor], overrides: Mapping[str, Any]) -> None:
+    """Build the network without memory and compare its weights with the file's: a spec that asks for the moon never gets it."""
+    try:
+        with torch.device("meta"):
+            model = construct(spec, "models", nn.Module, **overrides)
+    except NotImplementedError:  # a network that looks at its own numbers while it is built
+        return
+    with _two_lines():
+        check_weights(model, _of_the_network(state))
 
 
 class Classifier(nn.Module):
@@ -150,28 +229,39 @@ class Classifier(nn.Module):
         """Class probabilities (N, num_classes) of pictures of any size and colour, brought to the network's own as in training.
 
         Args:
-            images: a Pillow picture; an array (H, W), (H, W, C) or (N, H, W, C); a tensor (H, W), (C, H, W) or (N, C, H, W); or a list
-                of such. C is 1, 2 (grey, alpha), 3 or 4 (RGB, alpha). Arrays and tensors hold uint8 or uint16 pixels.
+            images: the name of a picture file; a Pillow picture; an array (H, W), (H, W, C) or (N, H, W, C); a tensor (H, W), (C, H, W)
+                or (N, C, H, W); or a list of such. C is 1, 2 (grey, alpha), 3 or 4 (RGB, alpha). Arrays and tensors hold uint8 or uint16
+                pixels.
 
         Raises:
-            UserError: anything else, such as float pixels, of which nobody knows the range.
+            UserError: a file that cannot be read, or what is no picture, such as float pixels, of which nobody knows the range.
         """
-        from src.datamodules.decode import to_array
-
-        pictures = to_pictures(images)
-        if not pictures:
+        shown = [self._show(picture) for picture in to_pictures(images)]
+        if not shown:
             return torch.empty(0, len(self.classes))
-        shown = [torch.from_numpy(to_array(p, self.image_size or p.height, self.channels, self.resize)) for p in pictures]
         return torch.cat([self(batch.to(self.mean.device)).softmax(1) for batch in torch.stack(shown).split(64)])
 
+    def _show(self, picture: Image.Image | str | os.PathLike) -> torch.Tensor:
+        """uint8 (C, H, W) of the network's own size."""
+        from src.datamodules.decode import decode, to_array
 
-def to_pictures(images: Any) -> list[Image.Image]:
-    """Whatever `Classifier.predict` takes, as Pillow pictures."""
-    if isinstance(images, Image.Image):
+        if isinstance(picture, Image.Image):
+            return torch.from_numpy(to_array(picture, self.image_size or picture.height, self.channels, self.resize))
+        if self.image_size is None:
+            raise UserError("This checkpoint does not say at which size its network takes pictures.", "Give arrays of that size.")
+        try:
+            return torch.from_numpy(decode(picture, self.image_size, self.channels, self.resize))
+        except ValueError as error:
+            raise UserError(f"{picture}: {error}.", "Give a picture file that can be read.") from None
+
+
+def to_pictures(images: Any) -> list[Image.Image | str | os.PathLike]:
+    """Whatever `Classifier.predict` takes, as Pillow pictures and names of files."""
+    if isinstance(images, Image.Image | str | os.PathLike):
         return [images]
     if isinstance(images, list | tuple):
         return [picture for item in images for picture in to_pictures(item)]
-    kind = f"{type(images).__name__}"
+    kind = type(images).__name__
     if isinstance(images, torch.Tensor):
         images = images.detach().cpu()
         kind = f"tensor {tuple(images.shape)}"
@@ -179,7 +269,7 @@ def to_pictures(images: Any) -> list[Image.Image]:
     elif isinstance(images, np.ndarray):
         kind, pixels = f"array {images.shape}", images
     else:
-        raise UserError(f"{kind} is no picture.", "Give Pillow pictures, arrays or tensors; Image.open(path) reads a file.")
+        raise UserError(f"{kind} is no picture.", "Give names of files, Pillow pictures, arrays or tensors.")
     if pixels.dtype not in (np.uint8, np.uint16):
         raise UserError(
             f"The pixels are {pixels.dtype}, whose range is not known.",
@@ -189,7 +279,7 @@ def to_pictures(images: Any) -> list[Image.Image]:
         return [picture for item in pixels for picture in to_pictures(item)]
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and 1 <= pixels.shape[-1] <= 4)) or 0 in pixels.shape:
         raise UserError(
-            f"An {kind} is no picture." if kind.startswith("array") else f"A {kind} is no picture.",
+            f"The {kind} is no picture.",
             "Arrays are (H, W), (H, W, C) or (N, H, W, C), tensors (H, W), (C, H, W) or (N, C, H, W), with 1 to 4 channels.",
         )
     from src.datamodules.decode import to_8_bit

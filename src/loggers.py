@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class EpochTable(Logger):
+class EpochTable(Logger, Callback):
     """`metrics.csv`: one row an epoch, rewritten whole and renamed, continued when a run is resumed; one line an epoch on the screen.
+
+    It is a callback too, because a checkpoint has to hold what the table knows of an epoch that is under way.
 
     Args:
         folder: the run folder.
@@ -63,8 +66,7 @@ class EpochTable(Logger):
             return
         epoch = int(metrics["epoch"])
         row = self.rows.setdefault(epoch, {})
-        # Lightning keeps figures as float32: seven digits are what they hold.
-        figures = {name: float(f"{value:.7g}") for name, value in metrics.items() if name != "epoch"}
+        figures = {name: _figure(value) for name, value in metrics.items() if name != "epoch"}
         if row.get("val/loss", math.inf) < figures.get("val/loss", math.inf):
             # Of several validations in an epoch the best one stands, as best.ckpt does.
             figures = {name: value for name, value in figures.items() if not name.startswith("val/")}
@@ -74,9 +76,21 @@ class EpochTable(Logger):
             self.write()
             self._print(row)
 
-    def forget_from(self, epoch: int) -> None:
-        """Drop the rows of epochs that a resumed run is going to repeat: all from `epoch` on."""
-        self.rows = {number: row for number, row in self.rows.items() if number < epoch}
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the row of this epoch: Lightning logs an epoch only after its checkpoint, so a run killed in between would lose it."""
+        progress = trainer.fit_loop.epoch_progress.current
+        row = dict(self.rows.get(trainer.current_epoch, {}))
+        if progress.processed > progress.completed:  # the epoch is over
+            figures = {name: _figure(value) for name, value in trainer.callback_metrics.items()}
+            step = checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] - 1
+            row = figures | row | {"epoch": trainer.current_epoch, "step": step}
+        checkpoint["epoch_row"] = row
+
+    def go_on(self, epoch: int, row: dict[str, float]) -> None:
+        """Drop the rows of epochs that a resumed run is going to repeat, and take the checkpoint's for the one it stands in."""
+        self.rows = {number: old for number, old in self.rows.items() if number < epoch}
+        if row:
+            self.rows[epoch] = dict(row)
 
     def write(self) -> None:
         """The whole table, to a file beside it that then takes its place."""
@@ -100,6 +114,11 @@ class EpochTable(Logger):
         if "seconds" in row:
             parts.append(f"{row['seconds']:.1f} s, {row['images_per_second']:,.0f} images/s")
         log.info("  ".join(parts))
+
+
+def _figure(value: float) -> float:
+    """Lightning keeps figures as float32: seven digits are what they hold."""
+    return float(f"{float(value):.7g}")
 
 
 def _number(text: str) -> float | int:

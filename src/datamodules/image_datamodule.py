@@ -79,19 +79,21 @@ class ImageDataModule(L.LightningDataModule):
     ):
         super().__init__()
         self.root = Path(root)
-        self.image_size = image_size or self.native_size
+        self.image_size = self.native_size if image_size is None else image_size
         self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size or max(batch_size, 64)
+        self.eval_batch_size = max(batch_size, 64) if eval_batch_size is None else eval_batch_size
         self.num_workers, self.pin_memory, self.drop_last = num_workers, pin_memory, drop_last
         self.device_resident = device_resident
         self.val_size, self.split_seed, self.num_folds, self.fold = val_size, split_seed, num_folds, fold
         self.augment = augment or None  # an empty YAML comes as {}
         self.mixup, self.cutmix = mixup, cutmix
         self.balance = balance
+        own_channels, self.channels = self.channels, self.channels if channels is None else channels
         self._check_choices()
-        own_channels, self.channels = self.channels, channels or self.channels
-        self.mean = _by_channel("data.mean", mean or self.mean, own_channels, self.channels)
-        self.std = _by_channel("data.std", std or self.std, own_channels, self.channels)
+        self.mean = _by_channel("data.mean", self.mean if mean is None else mean, own_channels, self.channels)
+        self.std = _by_channel("data.std", self.std if std is None else std, own_channels, self.channels)
+        if min(self.std) <= 0:
+            raise UserError(f"data.std={list(self.std)} cannot be divided by.", "Give data.std numbers above 0.")
         self._sets: dict[str, Loaded] = {}
         self._indices: dict[str, torch.Tensor] = {}
         self._features: dict[str, torch.Tensor] = {}
@@ -105,6 +107,13 @@ class ImageDataModule(L.LightningDataModule):
         for name in ("mixup", "cutmix"):
             if getattr(self, name) < 0:
                 raise UserError(f"data.{name}={getattr(self, name)} is negative.", f"Give data.{name} an alpha above 0, or 0 for none.")
+        if self.channels not in (1, 3):
+            raise UserError(
+                f"data.channels={self.channels} is not known.", "Choose 1 for grey or 3 for RGB, or null for the data set's own."
+            )
+        if self.num_workers is not None and self.num_workers < 0:
+            raise UserError(f"data.num_workers={self.num_workers} is less than 0.", "Choose 0 for none, or null.")
+        check_share("data.val_size", self.val_size)
         if self.balance not in ("none", "sampler", "loss"):
             raise UserError(f"data.balance={self.balance!r} is not known.", "Choose none, sampler or loss.")
         if self.num_folds is not None and not (self.num_folds >= 2 and 0 <= self.fold < self.num_folds):
@@ -141,6 +150,13 @@ class ImageDataModule(L.LightningDataModule):
         if stage in (None, "test") and "test" not in self._sets and self.has_test:
             self._sets["test"] = self._read("test")
             self._indices["test"] = torch.arange(len(self._sets["test"][1]))
+        processes = self.trainer.world_size if self.trainer is not None else 1
+        for split, indices in self._indices.items():
+            if len(indices) < processes:  # one with nothing to do would leave the others waiting
+                raise UserError(
+                    f"{processes} processes cannot share the {len(indices)} pictures of the {split} split.",
+                    "Use fewer trainer.devices" + (", or a larger data.val_size." if split == "val" else "."),
+                )
 
     def _read(self, split: str) -> Loaded | None:
         loaded = self.load(split)
@@ -324,7 +340,7 @@ class ImageDataModule(L.LightningDataModule):
             workers = 0
         elif workers is None:
             in_memory = isinstance(images, torch.Tensor) and per_image is None
-            workers = 0 if in_memory else min(os.cpu_count() or 1, 8)
+            workers = 0 if in_memory else min(torch.get_num_threads(), 8)  # this process's share of the cores
         pin = self.pin_memory
         if pin is None:
             pin = self._device.type == "cuda"
@@ -393,6 +409,11 @@ def resize(images: torch.Tensor, size: int) -> torch.Tensor:
 def _some(names: Sequence[str]) -> str:
     """Names in a line, the first twenty of them."""
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def check_share(name: str, size: float) -> None:
+    if not (size >= 0 and (size < 1 or size == int(size))):
+        raise UserError(f"{name}={size} is neither a share nor a number of pictures.", "Give it a share below 1 or a whole number.")
 
 
 def _by_channel(name: str, values, own: int, wanted: int) -> tuple[float, ...]:

@@ -32,7 +32,13 @@ def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """`model.load_state_dict`, with an error that names the first differences.
+    """`model.load_state_dict`, behind `check_weights`."""
+    check_weights(model, weights)
+    model.load_state_dict(weights)
+
+
+def check_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Whether weights are those of a network, by their names and shapes; the error names the first differences.
 
     Raises:
         ValueError: weights of another architecture. The second line says what to do.
@@ -51,4 +57,3 @@ def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
             f"the weights are of another architecture than {type(model).__name__}: {'; '.join(differences[:3])}{more}\n"
             "Build the network with the arguments that it was trained with."
         )
-    model.load_state_dict(weights)

@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -62,7 +62,7 @@ class ClassificationTask(L.LightningModule):
         loss: nn.Module | None = None,
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
-        interval: str = "epoch",
+        interval: Literal["epoch", "step"] = "epoch",
         frequency: int = 1,
         monitor: str = "val/loss",
         channels_last: bool | None = None,
@@ -84,7 +84,8 @@ class ClassificationTask(L.LightningModule):
         self.interval, self.frequency, self.monitor = interval, frequency, monitor
         self.channels_last, self.compile_model = channels_last, compile
         self.freeze_backbone, self.backbone_lr, self.decay_norm_and_bias = freeze_backbone, backbone_lr, decay_norm_and_bias
-        self._head = head_of(model, len(self.classes)) if freeze_backbone or backbone_lr != 1 else None
+        head = head_of(model, len(self.classes)) if freeze_backbone or backbone_lr != 1 else None
+        object.__setattr__(self, "_head", head)  # a part of the model already: no second name for it in the checkpoints
         self.description = dict(description or {})
         self.automatic: dict[str, Any] = {}  # choices made on the user's behalf, for run.json
         self.val_metrics = Metrics(len(self.classes))
@@ -170,7 +171,8 @@ class ClassificationTask(L.LightningModule):
         if self.freeze_backbone:
             self._freeze(self.frozen)
 
-    def on_fit_start(self) -> None:
+    def _keep_features(self) -> None:
+        """Let the data hand out what the frozen backbone makes of them, where that never changes."""
         data = self.trainer.datamodule
         if self.freeze_backbone is not True or not hasattr(data, "keep_features") or self.trainer.world_size > 1:
             return
@@ -245,12 +247,15 @@ class ClassificationTask(L.LightningModule):
             return
         loss = self._sums.close_mark(self.trainer.strategy)
         if not math.isfinite(loss):
-            raise UserError(
-                f"train/loss became {loss} in epoch {self.current_epoch}, step {self.global_step}.",
-                "Lower optimizer.lr, or limit the gradients with trainer.gradient_clip_val=1; the last good checkpoint is kept.",
-            )
+            raise self._diverged(str(loss))
         for logger in self.loggers:
             logger.log_metrics({"train/loss": loss, "lr": self._lr()}, step)
+
+    def _diverged(self, value: str, what: str = "train/loss") -> UserError:
+        return UserError(
+            f"{what} became {value} in epoch {self.current_epoch}, step {self.global_step}.",
+            "Lower optimizer.lr, or limit the gradients with trainer.gradient_clip_val=1; the last good checkpoint is kept.",
+        )
 
     def _lr(self) -> float:
         return float(self.optimizers(use_pl_optimizer=False).param_groups[-1]["lr"])
@@ -312,13 +317,12 @@ class ClassificationTask(L.LightningModule):
         Raises:
             UserError: arguments that torch refuses.
         """
+        self._keep_features()  # here the network is on its device with its weights, and no loader has been made yet
         try:
             optimizer = self._optimizer()
-            scheduler = self._scheduler(optimizer) if self.scheduler_factory is not None else None
+            scheduler = self._scheduler(optimizer, self._run_length) if self.scheduler_factory is not None else None
         except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"The optimizer or its schedule cannot be built: {error}.", "Check the keys under optimizer and scheduler."
-            ) from error
+            raise _misfit(error) from error
         if scheduler is None:
             return optimizer
         scheduler = {
@@ -328,6 +332,19 @@ class ClassificationTask(L.LightningModule):
             "monitor": self.monitor,
         }
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def try_optimizer(self) -> None:
+        """Optimizer and schedule on one parameter, so that arguments which torch refuses are told before any data are read.
+
+        Raises:
+            UserError: such arguments.
+        """
+        try:
+            optimizer = self.optimizer_factory([nn.Parameter(torch.zeros(1))])
+            if self.scheduler_factory is not None:
+                self._scheduler(optimizer, lambda: 1_000_000)  # the length is not known yet: long enough for any warm-up
+        except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+            raise _misfit(error) from error
 
     def _optimizer(self) -> torch.optim.Optimizer:
         choice = {}
@@ -348,13 +365,13 @@ class ClassificationTask(L.LightningModule):
                 group["lr"] *= self.backbone_lr
         return optimizer
 
-    def _scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    def _scheduler(self, optimizer: torch.optim.Optimizer, length: Callable[[], int]) -> torch.optim.lr_scheduler.LRScheduler:
         given = getattr(self.scheduler_factory, "keywords", {})
         left_open = {}
         for name, parameter in inspect.signature(self.scheduler_factory).parameters.items():
             missing = given.get(name, parameter.default)
             if name in LENGTHS and (missing is None or missing is inspect.Parameter.empty):
-                left_open[name] = self._run_length()
+                left_open[name] = length()
             if name == "max_lr" and (missing is None or missing is inspect.Parameter.empty):
                 left_open[name] = [group["lr"] for group in optimizer.param_groups]
         return self.scheduler_factory(optimizer, **left_open)
@@ -372,7 +389,14 @@ class ClassificationTask(L.LightningModule):
     # Checkpoints ------------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the file describe itself, in plain types."""
+        """Let the file describe itself, in plain types.
+
+        Raises:
+            UserError: weights or losses that are no numbers, which must not replace a good checkpoint.
+        """
+        finite = bool(self._sums.mark.isfinite().all())
+        if not finite or not all(t.isfinite().all() for t in checkpoint["state_dict"].values() if t.is_floating_point()):
+            raise self._diverged("nan or infinite" if finite else "nan", "The weights" if finite else "train/loss")
         checkpoint["description"] = {
             **self.description,
             "classes": self.classes,
@@ -386,6 +410,10 @@ class ClassificationTask(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A run resumed in the middle of an epoch goes on counting where it stopped."""
         self._sums.resume = checkpoint.get("epoch_sums")
+
+
+def _misfit(error: Exception) -> UserError:
+    return UserError(f"The optimizer or its schedule cannot be built: {error}.", "Check the keys under optimizer and scheduler.")
 
 
 class Sums:
