@@ -3,6 +3,7 @@
 torch and lightning are imported inside `main`, so that `--help`, `--cfg job`, tab completion and typing errors answer at once.
 """
 
+import sys
 from pathlib import Path
 
 import hydra
@@ -21,11 +22,15 @@ def main(cfg: DictConfig) -> float:
         from src.sweep import run_job
 
         return run_job(cfg, Path(job.runtime.output_dir))
-    from src.training import objective, train
-
     if cfg.resume:
         cfg = continued_config(cfg, list(job.overrides.task))
     with two_line_errors():
+        from src.training import check_only, objective, train
+
+        if cfg.get("check"):
+            if not check_only(cfg, Path(job.runtime.output_dir)):
+                sys.exit(1)
+            return 0.0
         return objective(train(cfg, Path(job.runtime.output_dir)))
 
 

@@ -11,16 +11,19 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from src.callbacks import Progress, StepSeed
-from src.checkpoint import to_plain
+from src.checkpoint import save, to_plain
+from src.config_check import check, locate
 from src.datamodules import ImageDataModule
 from src.errors import UserError
 from src.loggers import EpochTable
+from src.run_folder import without_secrets
 from src.tasks import ClassificationTask
 
 TIMING = ("interval", "frequency", "monitor")  # keys of a scheduler's YAML that Lightning needs, not the scheduler
@@ -32,11 +35,12 @@ def build(cfg: DictConfig) -> tuple[ImageDataModule, ClassificationTask]:
     Raises:
         UserError: anything in the config that cannot be built, or parts that do not go together.
     """
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    check(plain)
     data = make("data", cfg.data)
     model, spec = build_network(cfg.model, data, resumed=bool(cfg.resume))
     timing = {key: cfg.scheduler[key] for key in TIMING if key in cfg.scheduler}
     scheduler = OmegaConf.create({key: cfg.scheduler[key] for key in cfg.scheduler if key not in TIMING})
-    config = to_plain(OmegaConf.to_container(cfg, resolve=True))
     task = make(
         "task",
         cfg.task,
@@ -50,16 +54,38 @@ def build(cfg: DictConfig) -> tuple[ImageDataModule, ClassificationTask]:
             "model": spec,
             "image_size": data.image_size,
             "resize": getattr(data, "resize", "stretch"),
-            "config": config,
+            "config": without_secrets(to_plain(plain)),
         },
         **timing,
     )
+    metrics = task.metric_names - ({"train/acc"} if data.mixup or data.cutmix else set())  # their labels are shares of classes
     for group, node in {"scheduler": cfg.scheduler, **{f"callbacks.{name}": node for name, node in cfg.callbacks.items()}}.items():
-        if node is not None and node.get("enabled", True) and node.get("monitor", "val/loss") not in task.metric_names:
-            raise UserError(
-                f"{group}.monitor={node.monitor} is no metric of this run.", f"Choose one of {', '.join(sorted(task.metric_names))}."
-            )
+        if node is not None and node.get("enabled", True) and node.get("monitor", "val/loss") not in metrics:
+            raise UserError(f"{group}.monitor={node.monitor} is no metric of this run.", f"Choose one of {', '.join(sorted(metrics))}.")
+    task.try_optimizer()
     return data, task
+
+
+def settle(cfg: DictConfig) -> None:
+    """Carry what trained weights expect (size, colours, mean and std of their pictures) into the settings of the data.
+
+    What was typed stands: only keys that are null are filled in. From here on the config says what is used.
+
+    Raises:
+        UserError: a network or weights that do not exist.
+    """
+    if not cfg.model.get("weights"):
+        return
+    expects = getattr(locate("model", cfg.model._target_), "pretrained_input", None)
+    if expects is None:
+        return
+    with _two_lines("model"):
+        facts = expects(**{name: cfg.model[name] for name in inspect.signature(expects).parameters})
+    if cfg.data.get("channels") not in (None, facts["channels"]):
+        facts = {key: value for key, value in facts.items() if key == "image_size"}
+    for key, value in facts.items():
+        if cfg.data.get(key) is None:
+            cfg.data[key] = value
 
 
 def build_network(cfg: DictConfig, data: ImageDataModule, resumed: bool = False) -> tuple[nn.Module, dict[str, Any]]:
@@ -68,7 +94,7 @@ def build_network(cfg: DictConfig, data: ImageDataModule, resumed: bool = False)
     A resumed run gets its weights from the checkpoint, so nothing is fetched for it.
     """
     facts = {"in_channels": data.channels, "num_classes": len(data.classes)}
-    if "image_size" in inspect.signature(_target("model", cfg)).parameters:
+    if "image_size" in inspect.signature(locate("model", cfg._target_)).parameters:
         facts["image_size"] = data.image_size
     made_of = {"weights": None} if resumed and "weights" in cfg else {}
     model = make("model", cfg, **facts, **made_of)
@@ -94,9 +120,17 @@ def _takes(model: nn.Module, channels: int, size: int) -> bool:
     return True
 
 
-def build_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
-    """The trainer with callbacks and loggers that write into `folder`."""
-    callbacks: list[L.Callback] = [StepSeed(cfg.seed), Progress()]
+class CheckpointFiles(TorchCheckpointIO):
+    """Lightning's way to checkpoint files, with `src.checkpoint.save` as its pen."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
+        save(checkpoint, path)
+
+
+def build_trainer(cfg: DictConfig, folder: Path, *callbacks: L.Callback) -> L.Trainer:
+    """The trainer with callbacks and loggers that write into `folder`; `callbacks` come behind those of the config."""
+    table = EpochTable(folder, cfg.trainer.max_epochs, resumed=bool(cfg.resume))
+    listed: list[L.Callback] = [StepSeed(cfg.seed), Progress(), table]
     for name, node in cfg.callbacks.items():
         if node is None:
             continue
@@ -104,11 +138,11 @@ def build_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
         if node.pop("enabled", True):
             if "dirpath" in node and node.dirpath is None:
                 node.dirpath = str(folder / "checkpoints")
-            callbacks.append(make(f"callbacks.{name}", node))
-    loggers = [EpochTable(folder, cfg.trainer.max_epochs)]
+            listed.append(make(f"callbacks.{name}", node))
+    loggers = [table]
     loggers += [make(f"logger.{name}", node, save_dir=str(folder)) for name, node in cfg.logger.items()]
     try:
-        return make("trainer", cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(folder))
+        trainer = make("trainer", cfg.trainer, callbacks=[*listed, *callbacks], logger=loggers, default_root_dir=str(folder))
     except UserError as error:
         if cfg.trainer.accelerator in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
             raise UserError(
@@ -116,16 +150,14 @@ def build_trainer(cfg: DictConfig, folder: Path) -> L.Trainer:
                 "Leave the key out to take what there is, or set trainer.accelerator=cpu.",
             ) from None
         raise error
-
-
-def _target(group: str, node: DictConfig) -> Callable:
-    try:
-        return get_object(node._target_)
-    except Exception as error:
+    if str(cfg.trainer.precision) in ("16", "16-mixed") and "bf16" in str(trainer.precision):
         raise UserError(
-            f"{group}._target_={node.get('_target_')} cannot be imported: {_reason(error)}.",
-            f"Check the _target_ line in conf/{group.split('.')[0]}/.",
-        ) from None
+            "trainer.precision=16-mixed needs a GPU; Lightning would silently train in bfloat16 on this CPU.",
+            "Set trainer.precision=bf16-mixed, or leave it at 32-true.",
+        )
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # sharded strategies have their own
+        trainer.strategy.checkpoint_io = CheckpointFiles()
+    return trainer
 
 
 def factory(group: str, node: DictConfig) -> Callable:
@@ -147,7 +179,7 @@ def _two_lines(group: str) -> Iterator[None]:
     """A person's mistakes in a config group, told with what to do."""
     try:
         yield
-    except (InstantiationException, TypeError, ValueError, OSError, MisconfigurationException) as error:
+    except (InstantiationException, TypeError, ValueError, OSError, ImportError, MisconfigurationException) as error:
         cause: BaseException = error
         while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
             cause = cause.__cause__
@@ -155,15 +187,11 @@ def _two_lines(group: str) -> Iterator[None]:
             raise cause from None
         # A network knows no UserError: what to do stands in the second line of what it raises.
         problem, _, remedy = str(cause).partition("\n")
-        remedy = remedy if isinstance(cause, OSError | ValueError) and remedy else ""
+        remedy = remedy if isinstance(cause, OSError | ValueError | ImportError) and remedy else ""
         raise UserError(
             f"{group}: {problem or type(cause).__name__}",
             remedy or f"Check the keys under {group} (python train.py --cfg job shows them).",
         ) from cause
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def resolve_paths(cfg: DictConfig) -> None:

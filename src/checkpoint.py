@@ -9,16 +9,20 @@ import inspect
 import os
 import pickle
 import re
+import shlex
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from src.errors import UserError
+from src.models.weights import check_weights, load_weights
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
@@ -41,14 +45,70 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: {str(error).splitlines()[0] if str(error) else error!r}.", _remedy(path)) from None
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict) or not isinstance(content.get("description"), dict):
         raise UserError(f"{path} was not written by this project.", "Give a best.ckpt or last.ckpt from a run folder.")
+    if wrong := next(_oddities(content), None):
+        raise UserError(f"{path} is not loaded: {wrong}.", "Give a file that train.py has written, and check where this one comes from.")
     return content
+
+
+def _oddities(content: Mapping[str, Any]) -> Iterator[str]:
+    """What this project never writes, and what could hurt whoever takes it at its word."""
+    for name, tensor in content["state_dict"].items():
+        if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
+            yield f"{name} is no plain tensor"
+        elif tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            yield f"{name} of {tuple(tensor.shape)} is larger than the file"  # a view that repeats its numbers
+    facts = content["description"]
+    classes, channels, size = facts.get("classes"), facts.get("channels"), facts.get("image_size")
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        yield "its class names are no list of names"
+    if channels not in (1, 3) or not (size is None or (isinstance(size, int) and 0 < size <= 16_384)):
+        yield f"it asks for pictures of {channels}x{size}x{size}"
+    for name in ("mean", "std"):
+        values = facts.get(name)
+        if not isinstance(values, list) or len(values) != channels or not all(isinstance(value, int | float) for value in values):
+            yield f"its {name} is not one number a channel"
+    if not isinstance(facts.get("config") or {}, Mapping):
+        yield "its config is no mapping"
 
 
 def _remedy(path: Path) -> str:
     for other in ("best.ckpt", "last.ckpt"):
         if (sibling := path.with_name(other)).is_file() and sibling != path:
-            return f"Use {sibling} instead."
+            return f"Use {sibling} instead; a run goes on from it with: python train.py {shlex.quote(f'resume={sibling}')}"
     return "Get the file again from where it was written."
+
+
+def save(content: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Write a checkpoint beside its place and rename it once the disk has it, so that no moment finds half a file under its name.
+
+    (Lightning's own goes by the system's temporary folder, from where a file on another disk is copied, not renamed.)
+
+    Raises:
+        OSError: it cannot be written; the file that was there before is whole.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(part, "wb") as file:
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:  # the zip writer's word for a write that failed
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
+        raise
+    if os.name == "posix":  # the new name itself must reach the disk too
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def construct(spec: Mapping[str, Any], package: str, base: type, **overrides: Any) -> Any:
@@ -104,14 +164,37 @@ def network(checkpoint: Mapping[str, Any], model: nn.Module | None = None) -> nn
                 "Build the network yourself and pass it: src.load(path, model=net).",
             )
         without_weights = {"weights": None} if "weights" in spec else {}
+        _try_on_paper(spec, checkpoint["state_dict"], without_weights)
         model = construct(spec, "models", nn.Module, **without_weights)
-    weights = {
-        name.removeprefix("model.").replace("_orig_mod.", ""): tensor
-        for name, tensor in checkpoint["state_dict"].items()
-        if name.startswith("model.")
-    }
-    load_weights(model, weights)
+    with _two_lines():
+        load_weights(model, _of_the_network(checkpoint["state_dict"]))
     return model
+
+
+@contextmanager
+def _two_lines() -> Iterator[None]:
+    """What does not fit, told with what to do, which stands in the second line of a network's error."""
+    try:
+        yield
+    except ValueError as error:
+        problem, _, remedy = str(error).partition("\n")
+        raise UserError(f"{problem[0].upper()}{problem[1:]}.", remedy) from None
+
+
+def _of_the_network(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The network's part of a task's weights, by the names that it knows itself."""
+    return {name.removeprefix("model.").replace("_orig_mod.", ""): tensor for name, tensor in state.items() if name.startswith("model.")}
+
+
+def _try_on_paper(spec: Mapping[str, Any], state: Mapping[str, torch.Tensor], overrides: Mapping[str, Any]) -> None:
+    """Build the network without memory and compare its weights with the file's: a spec that asks for the moon never gets it."""
+    try:
+        with torch.device("meta"):
+            model = construct(spec, "models", nn.Module, **overrides)
+    except NotImplementedError:  # a network that looks at its own numbers while it is built
+        return
+    with _two_lines():
+        check_weights(model, _of_the_network(state))
 
 
 class Classifier(nn.Module):
@@ -131,26 +214,66 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(description["std"]).view(1, -1, 1, 1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.model(images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.std))
+        return self.model(self.normalize(images))
+
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, C, H, W) -> float, scaled to 0..1, less `mean`, by `std`."""
+        if images.dtype != torch.uint8:
+            raise UserError(f"The images are {images.dtype}; this network takes uint8.", "Give pixels from 0 to 255, not normalised.")
+        return images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.std)
 
     @torch.inference_mode()
     def predict(self, images: Any) -> torch.Tensor:
-        """Probabilities (N, num_classes) of a Pillow picture, a uint8 array (H, W) or (H, W, C), a uint8 tensor (C, H, W), or a list.
+        """Class probabilities (N, num_classes) of pictures of any size and colour, brought to the network's own as in training.
 
-        Pictures of any size and colour are brought to the network's own, as in training.
+        Args:
+            images: a Pillow picture; an array (H, W), (H, W, C) or (N, H, W, C); a tensor (H, W), (C, H, W) or (N, C, H, W); or a list
+                of such. C is 1, 2 (grey, alpha), 3 or 4 (RGB, alpha). Arrays and tensors hold uint8 or uint16 pixels.
+
+        Raises:
+            UserError: anything else, such as float pixels, of which nobody knows the range.
         """
-        from PIL import Image
-
         from src.datamodules.decode import to_array
 
-        batch = []
-        for image in images if isinstance(images, list | tuple) else [images]:
-            if isinstance(image, torch.Tensor):
-                image = image.cpu().permute(1, 2, 0).squeeze(-1).numpy()
-            if isinstance(image, np.ndarray):
-                image = Image.fromarray(image)
-            batch.append(torch.from_numpy(to_array(image, self.image_size or image.height, self.channels, self.resize)))
-        return self(torch.stack(batch).to(self.mean.device)).softmax(1)
+        pictures = to_pictures(images)
+        if not pictures:
+            return torch.empty(0, len(self.classes))
+        shown = [torch.from_numpy(to_array(p, self.image_size or p.height, self.channels, self.resize)) for p in pictures]
+        return torch.cat([self(batch.to(self.mean.device)).softmax(1) for batch in torch.stack(shown).split(64)])
+
+
+def to_pictures(images: Any) -> list[Image.Image]:
+    """Whatever `Classifier.predict` takes, as Pillow pictures."""
+    if isinstance(images, Image.Image):
+        return [images]
+    if isinstance(images, list | tuple):
+        return [picture for item in images for picture in to_pictures(item)]
+    kind = f"{type(images).__name__}"
+    if isinstance(images, torch.Tensor):
+        images = images.detach().cpu()
+        kind = f"tensor {tuple(images.shape)}"
+        pixels = images.movedim(-3, -1).numpy() if images.ndim in (3, 4) else images.numpy()
+    elif isinstance(images, np.ndarray):
+        kind, pixels = f"array {images.shape}", images
+    else:
+        raise UserError(f"{kind} is no picture.", "Give Pillow pictures, arrays or tensors; Image.open(path) reads a file.")
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise UserError(
+            f"The pixels are {pixels.dtype}, whose range is not known.",
+            "Give uint8 from 0 to 255; for floats from 0 to 1: (255 * pixels).round() as uint8.",
+        )
+    if pixels.ndim == 4:
+        return [picture for item in pixels for picture in to_pictures(item)]
+    if not (pixels.ndim == 2 or (pixels.ndim == 3 and 1 <= pixels.shape[-1] <= 4)) or 0 in pixels.shape:
+        raise UserError(
+            f"An {kind} is no picture." if kind.startswith("array") else f"A {kind} is no picture.",
+            "Arrays are (H, W), (H, W, C) or (N, H, W, C), tensors (H, W), (C, H, W) or (N, C, H, W), with 1 to 4 channels.",
+        )
+    from src.datamodules.decode import to_8_bit
+
+    if pixels.dtype == np.uint16:
+        pixels = to_8_bit(pixels)
+    return [Image.fromarray(np.ascontiguousarray(pixels.squeeze(-1) if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels))]
 
 
 def load(path: str | os.PathLike, model: nn.Module | None = None) -> Classifier:
@@ -165,25 +288,6 @@ def load(path: str | os.PathLike, model: nn.Module | None = None) -> Classifier:
     """
     stored = read(path)
     return Classifier(network(stored, model), stored["description"]).eval()
-
-
-def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """`model.load_state_dict`, with an error that names the first differences."""
-    own = model.state_dict()
-    differences = [f"{name} is missing" for name in own if name not in weights]
-    differences += [f"{name} is not in the network" for name in weights if name not in own]
-    differences += [
-        f"{name} is {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in weights and getattr(weights[name], "shape", None) != tensor.shape
-    ]
-    if differences:
-        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
-        raise UserError(
-            f"The weights are of another architecture than {type(model).__name__}: {'; '.join(differences[:3])}{more}.",
-            "Build the network with the arguments that it was trained with.",
-        )
-    model.load_state_dict(weights)
 
 
 def to_plain(value: Any) -> Any:

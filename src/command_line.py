@@ -1,20 +1,28 @@
 """What stands between the shell and Hydra: paths taken verbatim, resumed runs, errors in two lines. Imports nothing heavy."""
 
+import argparse
+import atexit
+import difflib
 import os
+import re
+import shlex
+import shutil
+import signal
 import sys
+import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from src.errors import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-VERBATIM = ("ckpt", "path", "run", "resume")  # keys whose values Hydra's grammar must not read
+VERBATIM = ("ckpt", "path", "run", "resume", "output")  # keys whose values Hydra's grammar must not read
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 
 
@@ -26,8 +34,10 @@ def run(main: Callable[[], object]) -> None:
     # conf/hydra/launcher gives defaults to launchers that keep a schema of the same name.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/.*' is validated against", category=UserWarning)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
+    argparse.ArgumentParser.error = _usage_error  # Hydra's parser would print its usage over eight lines
     with two_line_errors():
-        sys.argv[1:] = [quote(argument) for argument in _continue_run(sys.argv[1:])]
+        arguments = _without_folder(_continue_run(sys.argv[1:]))
+        sys.argv[1:] = [quote(argument) for argument in arguments]
         try:
             main()
         except Exception as error:
@@ -35,6 +45,26 @@ def run(main: Callable[[], object]) -> None:
             if problem is None:
                 raise
             fail(*problem)
+        except KeyboardInterrupt:
+            if WANTS_TRACEBACK:
+                raise
+            print("Interrupted.", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
+
+
+def _without_folder(arguments: list[str]) -> list[str]:
+    """Where only a check is asked for: what Hydra writes goes to a folder that is deleted at the end."""
+    if not any(argument.startswith("check=") and argument not in ("check=false", "check=") for argument in arguments):
+        return arguments
+    folder = tempfile.mkdtemp(prefix="check-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    keys = ("hydra.run.dir", "hydra.sweep.dir")
+    kept = [argument for argument in arguments if argument.partition("=")[0] not in keys]
+    return [*kept, *(f"{key}={quoted(folder)}" for key in keys)]
+
+
+def _usage_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    fail(f"{message}.", "Settings are typed as KEY=VALUE, Hydra's own options begin with a dash: python train.py --help lists both.")
 
 
 @contextmanager
@@ -46,6 +76,17 @@ def two_line_errors() -> Iterator[None]:
         if WANTS_TRACEBACK:
             traceback.print_exc()
         fail(error.problem, error.remedy)
+
+
+def require(cfg: "DictConfig", *keys: str) -> None:
+    """Raise a `UserError` for the first of `keys` that was not typed: `???` in the YAML."""
+    from omegaconf import OmegaConf
+
+    for key in keys:
+        if OmegaConf.is_missing(cfg, key):
+            raise UserError(
+                f"{key}= is missing.", f"Add {key}=... to the command; python {Path(sys.argv[0]).name} --cfg job shows every key."
+            )
 
 
 def fail(problem: str, remedy: str) -> NoReturn:
@@ -74,23 +115,82 @@ def quoted(value: str) -> str:
 
 
 def hydra_problem(error: Exception) -> tuple[str, str] | None:
-    """Two lines for an error of Hydra's or OmegaConf's about the command line; None for anything else."""
+    """Two lines for an error of Hydra's or OmegaConf's about the command line, or of the disk's; None for anything else."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    if not isinstance(error, HydraException | OmegaConfBaseException):
+    if isinstance(error, OSError) and error.filename is not None and not isinstance(error, HydraException):
+        remedy = "Choose another folder with hydra.run.dir=FOLDER, or make room."
+        return f"{error.filename} cannot be written or read: {error.strerror}.", remedy
+    if not isinstance(error, HydraException | OmegaConfBaseException) and not _raised_by_hydra(error):
         return None
-    text = str(error)
-    cause = f" ({str(error.__cause__).splitlines()[0]})" if error.__cause__ is not None and str(error.__cause__) else ""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
-    return (lines[0] if lines else type(error).__name__) + cause, _remedy(lines)
+    cause = error.__cause__
+    missing = getattr(cause, "key", None)
+    if str(error).startswith("Could not override") and isinstance(missing, str):
+        return _unknown_key(re.search(r"'(.*?)'", str(error))[1], missing, cause.parent_node)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
+    problem = lines[0] if lines else type(error).__name__
+    if cause is not None and str(cause) and str(cause).splitlines()[0] not in problem:
+        problem += f" ({str(cause).splitlines()[0]})"
+    return problem, _remedy(problem, lines)
 
 
-def _remedy(lines: list[str]) -> str:
+def _raised_by_hydra(error: Exception) -> bool:
+    """Whether a ValueError or the like comes from reading the command line: Hydra lets some of them through as they are."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    module = frame.tb_frame.f_globals.get("__name__", "") if frame is not None else ""
+    return isinstance(error, TypeError | ValueError) and module.partition(".")[0] in ("hydra", "omegaconf")
+
+
+def _unknown_key(typed: str, name: str, node: "DictConfig") -> tuple[str, str]:
+    """Two lines for a key that the config does not have, with the nearest ones that it has."""
+    above = node._get_full_key(None) if node is not None else ""
+    prefix = f"{above}." if above else ""
+    siblings = [str(key) for key in node] if node is not None else []
+    rest = typed.removeprefix(prefix).removeprefix(name)
+    choices = [f"{prefix}{key}{rest}" for key in closest(name, siblings)]
+    if "/" in typed:  # a group
+        conf = Path(__file__).parent.parent / "conf"
+        choices = closest(typed, [path.relative_to(conf).as_posix() for path in conf.rglob("*") if path.is_dir()])
+    if not choices and node is not None:  # the right name in the wrong place, such as lr=0.1
+        choices = [key for key in _keys(node._get_root()) if key.rpartition(".")[2] == name and not key.startswith("hydra.")]
+    problem = f"There is no setting {typed}."
+    if choices:
+        return problem, f"Did you mean {' or '.join(choices)}?"
+    known = ", ".join(key for key in siblings if not key.startswith("_") and key != "hydra")
+    shown = f"{above or 'The config'} has {known}" if known else "python train.py --cfg job shows every setting"
+    return problem, f"{shown}; +{typed}=... adds a key."
+
+
+def _keys(node: "DictConfig", above: str = "") -> Iterator[str]:
+    for key in node:
+        yield f"{above}{key}"
+        child = node._get_node(key)
+        if hasattr(child, "keys") and not child._is_none() and not child._is_missing() and not child._is_interpolation():
+            yield from _keys(child, f"{above}{key}.")
+
+
+def closest(name: str, known: Iterable[str]) -> list[str]:
+    """The names most like `name`, best first; empty where none is like it."""
+    return difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+
+
+def _remedy(problem: str, lines: list[str]) -> str:
     for i, line in enumerate(lines):
         if line.startswith("Available options in"):
-            return "Choose one of: " + ", ".join(lines[i + 1 :])
-    return "python train.py --help lists the groups, python train.py --cfg job every key."
+            options = lines[i + 1 :]
+            options = options[: options.index("Config search path:")] if "Config search path:" in options else options
+            wanted = re.search(r"'([^']*)'$", problem.rstrip("."))
+            near = closest(wanted[1].rpartition("/")[2], options) if wanted else []
+            return (f"Did you mean {' or '.join(near)}? " if near else "") + f"Choose one of: {', '.join(options)}."
+    if (plus := next((line for line in lines if line.startswith("Either remove + prefix")), None)) is not None:
+        return f"Leave out the plus sign: {plus.partition(': ')[2]}."
+    if "parsing override" in problem or "viable alternative" in problem or "input" in problem:
+        return "Write KEY=VALUE without blanks; quote lists and braces for the shell: 'optimizer.betas=[0.9,0.99]'."
+    script = Path(sys.argv[0]).name
+    return f"python {script} --help lists the groups, python {script} --cfg job every key."
 
 
 def _continue_run(arguments: list[str]) -> list[str]:
@@ -122,9 +222,55 @@ def _find_checkpoint(value: str, folder: str | None) -> Path:
     path = Path(value).expanduser()
     if path.is_dir():
         path = path / "checkpoints" / "last.ckpt"
+        if not path.is_file() and (best := path.with_name("best.ckpt")).is_file():
+            raise UserError(f"There is no checkpoint {path}.", f"Go on from the best one: python train.py {shlex.quote(f'resume={best}')}")
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}.", "Give a last.ckpt or best.ckpt, or the folder of a run.")
     return path.absolute()
+
+
+def stored_config(path: Path, typed: "DictConfig | None" = None) -> dict[str, Any]:
+    """The content of a run folder's `config.yaml`, which is data: it interpolates nothing and names no target of its own choice.
+
+    Args:
+        path: the file.
+        typed: a config composed from this project's YAML files and the command line, which stands in for what is not trusted.
+
+    Raises:
+        UserError: the file is damaged, holds an interpolation, or has a target built that no YAML file of this project names.
+    """
+    import yaml
+    from omegaconf import OmegaConf
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it is no mapping")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {error}.", "Give the folder of a run that train.py has written.") from None
+    conf = Path(__file__).parent.parent / "conf"
+    known = {
+        target.strip("'\"")
+        for file in conf.rglob("*.yaml")
+        for target in re.findall(r"^\s*(?:- )?_target_:\s*([^\s#]+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+
+    def trusted(node: Any, key: str) -> Any:
+        if isinstance(node, dict):
+            return {name: trusted(value, f"{key}.{name}" if key else str(name)) for name, value in node.items()}
+        if isinstance(node, list):
+            return [trusted(value, f"{key}.{i}") for i, value in enumerate(node)]
+        foreign = key.endswith("_target_") and node not in known
+        if not foreign and not (isinstance(node, str) and "${" in node):
+            return node
+        own = OmegaConf.select(typed, key) if typed is not None else None
+        if own is None or (foreign and own != node):
+            what = f"has {node} built" if foreign else f"holds the interpolation {node}"
+            typing = f" To have it so, type it: {key}=..." if typed is not None else " To have it so, name it in a file under conf."
+            raise UserError(f"{path}: {key} {what}.", f"Look where that file comes from.{typing}")
+        return own
+
+    return trusted(content, "")
 
 
 def continued_config(cfg: "DictConfig", overrides: list[str]) -> "DictConfig":
@@ -140,7 +286,7 @@ def continued_config(cfg: "DictConfig", overrides: list[str]) -> "DictConfig":
     keys = [override.lstrip("+~").partition("=")[0].split("@")[0].replace("/", ".") for override in overrides]
     if not saved.is_file() or "experiment" in keys:
         return cfg
-    continued = OmegaConf.load(saved)
+    continued = OmegaConf.create(stored_config(saved, cfg))
     for key, override in zip(keys, overrides, strict=True):
         if override.startswith("~"):
             parent, _, name = key.rpartition(".")

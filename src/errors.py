@@ -11,3 +11,6 @@ class UserError(Exception):
         super().__init__(f"{problem}\n{remedy}")
         self.problem = problem
         self.remedy = remedy
+
+    def __reduce__(self):  # it crosses from loader processes to the main one
+        return UserError, (self.problem, self.remedy)

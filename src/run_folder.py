@@ -2,8 +2,10 @@
 
 import csv
 import json
+import logging
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +17,8 @@ from typing import Any
 import torch
 import yaml
 
+SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+log = logging.getLogger(__name__)
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "scikit-learn", "numpy", "pillow")
 
 
@@ -50,7 +54,7 @@ class RunFolder:
             "earlier": earlier,
         }
         (self.path / "results.json").unlink(missing_ok=True)  # of the earlier part: this run has no results yet
-        write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        write_text(self.path / "config.yaml", yaml.safe_dump(without_secrets(dict(config)), sort_keys=False, allow_unicode=True))
         self.note()
 
     def note(self, **facts: Any) -> None:
@@ -64,8 +68,11 @@ class RunFolder:
         self.note(status=results["status"], end=now())
 
     def fail(self, error: str, status: str = "failed", **facts: Any) -> None:
-        """Record that the run did not come through, and why."""
-        self.finish({"status": status, "error": error, **facts})
+        """Record that the run did not come through, and why; where even that cannot be written, say so."""
+        try:
+            self.finish({"status": status, "error": error, **facts})
+        except OSError as reason:
+            log.error("%s could not be written: %s", self.path / "results.json", reason.strerror)
 
     def write_per_class(self, split: str, classes: Sequence[str], confusion: torch.Tensor) -> None:
         """`per_class.csv` from (true class, predicted class) counts."""
@@ -86,7 +93,7 @@ class RunFolder:
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
         if self.active:
-            write_text(self.path / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+            write_text(self.path / name, json.dumps(without_secrets(content), indent=2, ensure_ascii=False) + "\n")
 
 
 def per_class(classes: Sequence[str], confusion: torch.Tensor) -> list[dict[str, Any]]:
@@ -117,8 +124,43 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write a file beside its place and rename it, so that nobody ever reads half of it."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def without_secrets(value: Any) -> Any:
+    """Plain values with `${oc.env:NAME}` wherever the value of a secret environment variable stands.
+
+    Secret is what has a name like KEY, TOKEN, SECRET, PASSWORD or CREDENTIAL, and an address with a password in it.
+    """
+    secrets = {
+        content: name
+        for name, content in os.environ.items()
+        if len(content) >= 8 and (SECRET.search(name) or re.search(r"://[^/@\s]+:[^/@\s]+@", content))
+    }
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, str):
+            for content, name in secrets.items():
+                value = value.replace(content, f"${{oc.env:{name}}}")
+            return value
+        if isinstance(value, Mapping):
+            return {clean(key): clean(item) for key, item in value.items()}
+        return [clean(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return clean(value)
+
+
+def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    found = {}
+    for key, value in values.items():
+        found |= flat(value, f"{above}{key}.") if isinstance(value, Mapping) and value else {f"{above}{key}": value}
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def planned(loader: ConfigLoader, config: DictConfig, number: int, overrides: Se
 
 def compose(loader: ConfigLoader, config: DictConfig, number: int, overrides: Sequence[str]) -> Job:
     """One job as the YAML files and the command line say now."""
-    from src.build import resolve_paths
+    from src.build import resolve_paths, settle
 
     composed = loader.load_sweep_config(config, list(overrides))
     with open_dict(composed):
@@ -164,6 +164,7 @@ def compose(loader: ConfigLoader, config: DictConfig, number: int, overrides: Se
     finally:
         HydraConfig.instance().cfg = before
     resolve_paths(own)
+    settle(own)
     hydra = {
         "run": {"dir": str(folder)},
         "output_subdir": None,
@@ -214,19 +215,28 @@ def _refuse_lockstep(config: DictConfig, jobs: Sequence[Job]) -> None:
 
 
 def _check(jobs: Sequence[Job]) -> None:
-    """Build what each unfinished job would build, but for its data."""
+    """Build what each unfinished job would build, but for its data. With `check=true` or `check=data` that is all: the program ends."""
     from src.build import build
 
-    seen = []
+    asked = jobs[0].config.get("check")
+    in_order, seen = True, []
     for job in jobs:
         config = OmegaConf.merge(job.config, {"seed": 0})
         if config in seen or status(job.folder) == "completed":
             continue
         seen.append(config)
         try:
-            build(config)
+            if asked:
+                from src.training import check_only
+
+                in_order &= check_only(config, job.folder)
+            else:
+                build(config)
         except UserError as error:
             raise UserError(f"{job}: {error.problem}", error.remedy) from None
+    if asked:
+        print(f"{len(jobs)} jobs, {len(seen)} of them different but for the seed.")
+        sys.exit(0 if in_order else 1)
 
 
 def _write(job: Job) -> None:

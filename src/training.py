@@ -1,28 +1,33 @@
 """One run from the first step to the last line: fit, test the best checkpoint once, leave a complete folder."""
 
+import errno
 import logging
 import math
 import os
+import shlex
 import warnings
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from src import checkpoint as ckpt
-from src.build import build, build_trainer, resolve_paths
-from src.callbacks import Progress
+from src.build import build, build_trainer, resolve_paths, settle
+from src.callbacks import Interrupted, Progress, StopSignals
+from src.config_check import check
 from src.datamodules import ImageDataModule
+from src.datamodules.scan import scan
 from src.errors import UserError
 from src.findings import by_class, figures, write_findings
-from src.loggers import EpochTable
+from src.loggers import EpochTable, TensorBoard
 from src.report import write_report
-from src.run_folder import RunFolder, command_line, per_class, table
+from src.run_folder import RunFolder, command_line, flat, per_class, table, without_secrets
 from src.tasks import ClassificationTask
 from src.tasks.classification import LENGTHS
 
@@ -40,25 +45,91 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """
     quieten()
     resolve_paths(cfg)
+    settle(cfg)
     first = is_first_process()
     if not first:
         logging.getLogger("src").setLevel(logging.ERROR)  # one process speaks for all
+    if cfg.resume:
+        check_resumable(cfg)  # before the folder of a run that may be complete is touched
     run = RunFolder(folder, active=first)
-    run.start(OmegaConf.to_container(cfg, resolve=True), command_line())
-    try:
-        return _train(cfg, run)
-    except BaseException as error:
-        kind = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
-        run.fail(f"{type(error).__name__}: {error}", kind, seed=cfg.seed)
-        if first:
-            write_report(run.path)
-        raise
+
+    def failed(error: BaseException) -> None:
+        text = error.problem if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        run.fail(text, "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed", seed=cfg.seed)
+
+    with StopSignals(failed) as stop:
+        try:
+            run.start(OmegaConf.to_container(cfg, resolve=True), command_line())
+            return _train(cfg, run, stop)
+        except BaseException as error:
+            told = explained(error, run.path)
+            failed(told)
+            if first:
+                write_report(run.path)
+            if isinstance(error, Interrupted) and (last := run.path / "checkpoints" / "last.ckpt").is_file():
+                log.info("Go on with: python train.py %s", shlex.quote(f"resume={last}"))
+            if told is error:
+                raise
+            raise told from error
 
 
-def _train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
+def check_only(cfg: DictConfig, folder: Path) -> bool:
+    """What `check=true` and `check=data` ask for: everything built as for a run, nothing trained; with `data`, every picture read.
+
+    Args:
+        folder: for what Lightning writes while it is set up.
+
+    Returns:
+        Whether the data are in order; True where they were not asked about.
+
+    Raises:
+        UserError: what would keep the run from starting.
+    """
+    quieten()
+    resolve_paths(cfg)
+    settle(cfg)
+    if cfg.resume:
+        check_resumable(cfg)
+    data, task = build(cfg)
+    trainer = build_trainer(cfg, folder)
+    found = None
+    if cfg.check == "data":
+        data.trainer = trainer
+        found = scan(data)
+        log.info("%s", found.report())
+    parameters = sum(p.numel() for p in task.model.parameters())
+    log.info("The config is fine: %s on %s, %s parameters, %s.", *_names(task, data), f"{parameters:,}", trainer.strategy.root_device)
+    return found is None or not found.problems
+
+
+def explained(error: BaseException, folder: Path) -> BaseException:
+    """The error itself, or the `UserError` that says it in words a person can act on."""
+    text = str(error)
+    kept = next((path for name in ("last", "best") if (path := folder / "checkpoints" / f"{name}.ckpt").is_file()), None)
+    go_on = f"go on with: python train.py {shlex.quote(f'resume={kept}')}" if kept else "start again."
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return UserError(f"The disk is full: {error.filename or folder} could not be written.", f"Make room, then {go_on}")
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return UserError(f"{error.filename or folder} cannot be written: {error.strerror}.", f"Put that right, then {go_on}")
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text or "not enough memory" in text:
+        return UserError(
+            f"There was not enough memory: {text.splitlines()[0] if text else 'MemoryError'}",
+            f"Lower data.batch_size (trainer.accumulate_grad_batches makes up for it) or data.image_size. To {go_on}",
+        )
+    if "DataLoader worker" in text and "killed by signal" in text:
+        return UserError(
+            f"A loader process was killed, most often for want of memory: {text.splitlines()[0]}",
+            f"Lower data.num_workers or data.batch_size. To {go_on}",
+        )
+    if isinstance(error, MisconfigurationException):
+        return UserError(f"trainer: {text}", "Check the keys under trainer (python train.py --cfg job shows them).")
+    return error
+
+
+def _train(cfg: DictConfig, run: RunFolder, stop: StopSignals) -> dict[str, Any]:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data, task = build(cfg)
-    trainer = build_trainer(cfg, run.path)
+    trainer = build_trainer(cfg, run.path, stop)
     if trainer.strategy.root_device.type == "cpu":
         # Lightning sets this to 1; every optimizer step then looks for NVIDIA's library anew where there is none.
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
@@ -73,13 +144,15 @@ def _train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     log.info("%s on %s: %s parameters; %s pictures", *_names(task, data), f"{parameters:,}", sizes)
 
     if cfg.resume:
-        _check_resumed(cfg, trainer)
+        _go_on(cfg, trainer)
     with onednn(cfg, trainer, data, task, parameters):
         trainer.fit(task, data, ckpt_path=cfg.resume, weights_only=True)
 
     run.note(automatic=task.automatic)
+    # The checkpoints hold the averaged weights; behind the training their callbacks would bring back the others.
+    trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, WeightAveraging)]
     best, last = _checkpoint(trainer, "best"), _checkpoint(trainer, "last")
-    checkpoint = best.best_model_path or last.best_model_path
+    checkpoint = best.best_model_path or str(Path(last.dirpath) / "last.ckpt")
     # Under several processes one of them could see another's half-written file; Lightning's barrier comes with validate and test.
     trainer.validate(task, data, ckpt_path=checkpoint, weights_only=True, verbose=False)
     tested = bool(cfg.test) and data.has_test
@@ -91,6 +164,9 @@ def _train(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     run.finish(results)
     if run.active:
         write_report(run.path, " on ".join(_names(task, data)), task, data, split)
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoard):
+            logger.log_results(settings(cfg), final_figures(results), trainer.global_step)
     log.info("%s", table(per_class(task.classes, task.confusion[split])))
     log.info("%s", _closing_line(results, run.path))
     return results
@@ -108,22 +184,60 @@ def onednn(cfg: DictConfig, trainer: L.Trainer, data: ImageDataModule, task: Cla
         task.automatic["onednn"] = enabled
         if not enabled and task.channels_last is None:
             task.channels_last = task.automatic["channels_last"] = False  # that layout is oneDNN's
-    return torch.backends.mkldnn.flags(enabled=enabled)
+    return _without_onednn() if not enabled else nullcontext()
 
 
-def _check_resumed(cfg: DictConfig, trainer: L.Trainer) -> None:
-    """Drop what the resumed run repeats from its table, and refuse to stretch a schedule that was laid out for another length."""
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    torch.backends.mkldnn.enabled = False  # torch's own context manager sets more flags, and warns of them
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = True
+
+
+FIXED = ("seed", "model", "optimizer", "scheduler", "task.loss", "data")  # what a resumed run keeps, but for:
+FREE = ("root", "num_workers", "pin_memory", "eval_batch_size", "device_resident", "cache_dir", "cache_gb", "bad_files")  # of data
+
+
+def check_resumable(cfg: DictConfig) -> None:
+    """Whether `cfg.resume` can be gone on from with this config.
+
+    Raises:
+        UserError: the checkpoint is damaged; a setting that the run cannot change on its way; a schedule laid out for another length.
+    """
+    config = OmegaConf.to_container(cfg, resolve=True)
+    check(config)
     stored = ckpt.read(cfg.resume)
-    before = ((stored["description"].get("config") or {}).get("trainer") or {}).get("max_epochs")
-    if before not in (None, cfg.trainer.max_epochs) and any(name in cfg.scheduler for name in LENGTHS):
+    before = stored["description"].get("config")
+    if not before or not {"loops", "callbacks", "optimizer_states", "lr_schedulers", "epoch_sums"} <= set(stored):
+        raise UserError(f"{cfg.resume} does not say how its run was set up.", "Resume from a checkpoint that train.py has written.")
+    length = (before.get("trainer") or {}).get("max_epochs")
+    if length not in (None, cfg.trainer.max_epochs) and any(name in cfg.scheduler for name in LENGTHS):
         raise UserError(
-            f"The schedule of this run was laid out for {before} epochs and cannot be stretched to {cfg.trainer.max_epochs}.",
-            f"Resume with trainer.max_epochs={before}, or start a new run.",
+            f"The schedule of this run was laid out for {length} epochs and cannot be stretched to {cfg.trainer.max_epochs}.",
+            f"Resume with trainer.max_epochs={length}, or start a new run.",
         )
-    unfinished = stored["epoch_sums"]["count"] > 0 or stored["epoch_sums"]["epoch"][2] > 0
+    then, now = flat(before), flat(without_secrets(ckpt.to_plain(config)))
+    for key in {**then, **now}:
+        fixed = any(key == name or key.startswith(f"{name}.") for name in FIXED) and key.removeprefix("data.") not in FREE
+        if fixed and key in then and then[key] != now.get(key):
+            raise UserError(
+                f"{key} was {then[key]} when this run began and cannot become {now.get(key)} on its way.",
+                f"Leave {key} out of the command, or start a new run without resume.",
+            )
+
+
+def _go_on(cfg: DictConfig, trainer: L.Trainer) -> None:
+    """Clear away what a killed run left half-written, and let the table of epochs stand where the checkpoint does."""
+    for part in Path(cfg.resume).parent.glob("*.part"):
+        part.unlink()
+    stored = ckpt.read(cfg.resume)
     for logger in trainer.loggers:
         if isinstance(logger, EpochTable):
-            logger.forget_from(stored["epoch"] + (0 if unfinished else 1))
+            logger.go_on(stored["epoch"], stored.get("epoch_row") or {})
+        elif isinstance(logger, TensorBoard):
+            logger.resume_from(stored["global_step"])
 
 
 def summarise(cfg: DictConfig, trainer: L.Trainer, task: ClassificationTask, checkpoint: str, tested: bool) -> dict[str, Any]:
@@ -145,6 +259,43 @@ def summarise(cfg: DictConfig, trainer: L.Trainer, task: ClassificationTask, che
     if tested:
         results["test"] = figures(task, "test") | by_class(task, "test")
     return results
+
+
+def settings(cfg: DictConfig) -> dict[str, Any]:
+    """The part of a config that runs are compared by, flat: what is chosen of each kind, and its numbers."""
+    config = OmegaConf.to_container(cfg, resolve=True)
+    data = ("_target_", "augment", "batch_size", "image_size", "val_size", "fold", "balance")
+    trainer = ("max_epochs", "precision", "accumulate_grad_batches", "gradient_clip_val")
+    return _flat(
+        {
+            "data": {key: config["data"].get(key) for key in data},
+            **{group: config[group] for group in ("model", "optimizer", "scheduler")},
+            "loss": config["task"].get("loss"),
+            "trainer": {key: config["trainer"].get(key) for key in trainer},
+            "seed": config["seed"],
+        }
+    )
+
+
+def _flat(node: Any, name: str = "") -> dict[str, float | str]:
+    """Nested values by dotted names: a class under the name of its group, lists and switches as text, nothing for what is not set."""
+    if isinstance(node, Mapping):
+        flat: dict[str, float | str] = {}
+        for key, value in node.items():
+            if key == "_target_":
+                flat[name] = value.rpartition(".")[2].removesuffix("DataModule")
+            else:
+                flat |= _flat(value, f"{name}.{key}" if name else key)
+        return flat
+    if node is None:
+        return {}
+    return {name: node if isinstance(node, int | float | str) and not isinstance(node, bool) else str(node).lower()}
+
+
+def final_figures(results: Mapping[str, Any]) -> dict[str, float]:
+    """Loss and accuracy of the best checkpoint, by their names as metrics."""
+    splits = [split for split in ("val", "test") if results[split]]
+    return {f"{split}/{name}": results[split][name] for split in splits for name in ("loss", "acc")}
 
 
 def facts(data: ImageDataModule) -> dict[str, Any]:
@@ -190,6 +341,7 @@ def quieten() -> None:
     for text in (
         ".*does not have many workers.*",  # batches from memory need none
         ".*isinstance\\(treespec, LeafSpec\\).*",
+        ".*callbacks used to create the checkpoint need to be provided.*",  # averaged weights lie in the checkpoint itself
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
         ".*number of training batches .* is smaller than the logging interval.*",  # the last mark is logged at the epoch's end
         ".*available but not used.*",

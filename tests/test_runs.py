@@ -159,7 +159,7 @@ def test_training_from_the_command_line(cifar_root, tmp_path):
     (run,) = (tmp_path / "runs").iterdir()
     assert "SimpleV3 on CIFAR10: 419,690 parameters; 180 train, 20 val pictures" in result.stdout
     assert "airplane" in result.stdout and json.loads((run / "results.json").read_text())["status"] == "completed"
-    assert list(run.glob("events.out.tfevents.*"))
+    assert {path.parent.name for path in run.rglob("events.out.tfevents.*")} == {"train", "val", "test", "results"}
     assert (ROOT / "conf").is_dir()
 
 

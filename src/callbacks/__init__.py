@@ -1,6 +1,13 @@
-"""What happens beside the training: progress, seeds. Lightning's own callbacks are named in `conf/callbacks`."""
+"""What happens beside the training: progress, seeds, signals, pictures, the newest state, averaged weights.
 
+Lightning's own callbacks are named in `conf/callbacks`.
+"""
+
+from src.callbacks.last_checkpoint import LastCheckpoint
+from src.callbacks.pictures import Pictures
 from src.callbacks.progress import Progress
 from src.callbacks.step_seed import StepSeed
+from src.callbacks.stop_signals import Interrupted, StopSignals
+from src.callbacks.weight_averaging import EMA, SWA
 
-__all__ = ["Progress", "StepSeed"]
+__all__ = ["EMA", "SWA", "Interrupted", "LastCheckpoint", "Pictures", "Progress", "StepSeed", "StopSignals"]

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import torch
-from torch.utils.data import DataLoader, Dataset, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, SequentialSampler, get_worker_info
 
 from src.datamodules.augment import PerImage
+from src.errors import UserError
 
 
 class Pictures(Protocol):
@@ -35,10 +36,15 @@ class LabelledImages(Dataset):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, batch: tuple[int, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, batch: tuple[int, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor] | UserError:
         """(epoch, indices (B,)) -> uint8 images (B, C, H, W), int64 labels (B,)."""
         epoch, index = batch
-        images = self.images.index_select(0, index)
+        try:
+            images = self.images.index_select(0, index)
+        except UserError as error:
+            if get_worker_info() is None:
+                raise
+            return error  # torch would wrap it into the text of another error; BatchLoader raises it
         if self.per_image is not None:
             images = self.per_image(images, [hash((self.seed, epoch, i)) for i in index.tolist()])
         return images, self.labels.index_select(0, index)
@@ -134,6 +140,8 @@ class BatchLoader(DataLoader):
     def __iter__(self) -> Iterator:
         self._done = self.order.start
         for batch in super().__iter__():
+            if isinstance(batch, UserError):
+                raise batch
             self._done += 1
             yield batch
 

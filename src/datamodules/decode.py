@@ -42,15 +42,15 @@ def decode(path: str | os.PathLike, size: int, channels: int = 3, resize: str = 
     except Image.UnidentifiedImageError:
         raise ValueError("it is no picture") from None
     except (OSError, SyntaxError, EOFError, MemoryError, IndexError, KeyError, TypeError, AttributeError) as error:
-        # Pillow's format readers raise many kinds of error on damaged bytes.
-        raise ValueError(f"it cannot be decoded ({error})") from None
+        # Pillow's format readers raise many kinds of error on damaged bytes; the system's name the file once more.
+        raise ValueError(f"it cannot be decoded ({getattr(error, 'strerror', None) or error})") from None
 
 
 def to_array(image: Image.Image, size: int, channels: int = 3, resize: str = "stretch") -> np.ndarray:
     """A Pillow picture -> uint8 (channels, size, size); see `decode`."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
-        image = _to_8_bit(image)
+        image = Image.fromarray(to_8_bit(np.asarray(image)))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -63,13 +63,13 @@ def to_array(image: Image.Image, size: int, channels: int = 3, resize: str = "st
     return np.ascontiguousarray(array.transpose(2, 0, 1)) if channels == 3 else array[None]
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """16- and 32-bit grey to 8 bit: by 257 where the values need 16 bits, unchanged where they fit 8."""
-    values = np.asarray(image, dtype=np.float64)
+def to_8_bit(pixels: np.ndarray) -> np.ndarray:
+    """16- and 32-bit pixels as uint8: by 257 where the values need 16 bits, unchanged where they fit 8."""
+    values = pixels.astype(np.float64)
     highest = values.max(initial=0)
     if highest > 255:
         values = values / (257 if highest <= 65535 else highest / 255)
-    return Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
+    return values.clip(0, 255).round().astype(np.uint8)
 
 
 def is_image_name(path: Path) -> bool:

@@ -40,6 +40,8 @@ class ImageDataModule(L.LightningDataModule):
         num_folds: None, or the number of folds of a stratified k-fold split that takes the place of `val_size`.
         fold: which fold validates, from 0.
         augment: a batch transform such as `CropFlip`, a `PerImage` transform, or None. Training only.
+        mixup, cutmix: alpha of MixUp (Zhang et al., 2018) and CutMix (Yun et al., 2019), 0 for none; with both, each batch gets one
+            of them by chance. Training labels become shares of the classes, (N, num_classes).
         balance: `none`; `sampler` draws every class equally often; `loss` weighs rare classes more.
         mean, std: normalisation by channel other than the data set's own.
 
@@ -69,32 +71,49 @@ class ImageDataModule(L.LightningDataModule):
         num_folds: int | None = None,
         fold: int = 0,
         augment: Callable[[torch.Tensor], torch.Tensor] | PerImage | None = None,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
         balance: str = "none",
         mean: list[float] | None = None,
         std: list[float] | None = None,
     ):
         super().__init__()
         self.root = Path(root)
-        self.image_size = image_size or self.native_size
+        self.image_size = self.native_size if image_size is None else image_size
         self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size or max(batch_size, 64)
+        self.eval_batch_size = max(batch_size, 64) if eval_batch_size is None else eval_batch_size
         self.num_workers, self.pin_memory, self.drop_last = num_workers, pin_memory, drop_last
         self.device_resident = device_resident
         self.val_size, self.split_seed, self.num_folds, self.fold = val_size, split_seed, num_folds, fold
         self.augment = augment or None  # an empty YAML comes as {}
+        self.mixup, self.cutmix = mixup, cutmix
         self.balance = balance
+        own_channels, self.channels = self.channels, self.channels if channels is None else channels
         self._check_choices()
-        own_channels, self.channels = self.channels, channels or self.channels
-        self.mean = _by_channel("data.mean", mean or self.mean, own_channels, self.channels)
-        self.std = _by_channel("data.std", std or self.std, own_channels, self.channels)
+        self.mean = _by_channel("data.mean", self.mean if mean is None else mean, own_channels, self.channels)
+        self.std = _by_channel("data.std", self.std if std is None else std, own_channels, self.channels)
+        if min(self.std) <= 0:
+            raise UserError(f"data.std={list(self.std)} cannot be divided by.", "Give data.std numbers above 0.")
         self._sets: dict[str, Loaded] = {}
         self._indices: dict[str, torch.Tensor] = {}
+        self._features: dict[str, torch.Tensor] = {}
+        self._mix: Callable | None = None
         self._numbers: torch.Tensor | None = None  # of the classes, where `relabel` was asked for others
 
     def _check_choices(self) -> None:
         for name in ("batch_size", "eval_batch_size", "image_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"data.{name}={getattr(self, name)} is less than 1.", f"Give data.{name} a whole number above 0.")
+        for name in ("mixup", "cutmix"):
+            if getattr(self, name) < 0:
+                raise UserError(f"data.{name}={getattr(self, name)} is negative.", f"Give data.{name} an alpha above 0, or 0 for none.")
+        if self.channels not in (1, 3):
+            raise UserError(
+                f"data.channels={self.channels} is not known.", "Choose 1 for grey or 3 for RGB, or null for the data set's own."
+            )
+        if self.num_workers is not None and self.num_workers < 0:
+            raise UserError(f"data.num_workers={self.num_workers} is less than 0.", "Choose 0 for none, or null.")
+        check_share("data.val_size", self.val_size)
         if self.balance not in ("none", "sampler", "loss"):
             raise UserError(f"data.balance={self.balance!r} is not known.", "Choose none, sampler or loss.")
         if self.num_folds is not None and not (self.num_folds >= 2 and 0 <= self.fold < self.num_folds):
@@ -267,11 +286,26 @@ class ImageDataModule(L.LightningDataModule):
             raise UserError(f"{self.root} has no test split.", "Evaluate its validation split with split=val.")
         return self._loader("test")
 
-    def _loader(self, split: str) -> BatchLoader:
+    def keep_features(self, split: str, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """From now on, hand out in place of a split's pictures what `function` makes of them, computed here once.
+
+        Args:
+            split: `train` or `val`.
+            function: uint8 (B, C, H, W) on the trainer's device -> (B, features); called with the batches of an evaluation.
+        """
+        loader = self._loader(split, training=False)
+        rows = [function(self._show(images.to(self._device))).cpu() for images, _ in loader]
+        self._features[split] = torch.cat(rows)
+
+    def _loader(self, split: str, training: bool | None = None) -> BatchLoader:
         self.setup("test" if split == "test" else "fit")
-        training = split == "train"
+        if training is None:
+            training = split == "train"
         images, labels = self._sets[split]
         indices = self._indices[split]
+        if split in self._features:
+            images, labels = self._features[split], self.labels(split)
+            indices = torch.arange(len(labels))
         trainer = self.trainer
         overfit = training and trainer is not None and trainer.overfit_batches > 0
         weights = None
@@ -319,10 +353,39 @@ class ImageDataModule(L.LightningDataModule):
     def on_after_batch_transfer(self, batch, dataloader_idx: int):
         """Augment on the device, in training only. Lightning calls it behind the copy to the device."""
         images, labels = batch
+        if images.ndim == 2:  # kept features
+            return images, labels
         images = self._show(images)
-        if self.trainer.training and self.augment is not None and not isinstance(self.augment, PerImage):
+        if not self.trainer.training:
+            return images, labels
+        if self.augment is not None and not isinstance(self.augment, PerImage):
             images = self.augment(images)
-        return images, labels
+        return self._mixed_batch(images, labels) if self.mixup or self.cutmix else (images, labels)
+
+    def _mixed_batch(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """MixUp or CutMix of a batch: float pictures on the scale of 0 to 255, and shares of the classes (N, num_classes)."""
+        if self._mix is None:
+            from torchvision.transforms import v2  # 1 s to import: only where it is needed
+
+            kinds = [(v2.MixUp, self.mixup), (v2.CutMix, self.cutmix)]
+            chosen = [kind(alpha=float(alpha), num_classes=len(self.classes)) for kind, alpha in kinds if alpha]
+            self._mix = v2.RandomChoice(chosen)
+        return self._mix(images.float(), labels)
+
+    def augmented(self, positions: torch.Tensor) -> torch.Tensor:
+        """uint8 (len(positions), C, H, W): training pictures, by their position in the split, as a training step may see them.
+
+        Where the augmentation draws from the global random state, so does this.
+        """
+        index = self._indices["train"][positions]
+        images = self._sets["train"][0]
+        if isinstance(images, torch.Tensor):
+            index = index.to(images.device)
+        images = images.index_select(0, index).cpu()
+        if isinstance(self.augment, PerImage):
+            return self._show(self.augment(images, index.tolist()))
+        images = self._show(images)
+        return self.augment(images) if self.augment is not None else images
 
     def _show(self, images: torch.Tensor) -> torch.Tensor:
         """Grey pictures as RGB, or the other way, where `channels` asks for it."""
@@ -346,6 +409,11 @@ def resize(images: torch.Tensor, size: int) -> torch.Tensor:
 def _some(names: Sequence[str]) -> str:
     """Names in a line, the first twenty of them."""
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def check_share(name: str, size: float) -> None:
+    if not (size >= 0 and (size < 1 or size == int(size))):
+        raise UserError(f"{name}={size} is neither a share nor a number of pictures.", "Give it a share below 1 or a whole number.")
 
 
 def _by_channel(name: str, values, own: int, wanted: int) -> tuple[float, ...]:

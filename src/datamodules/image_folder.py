@@ -3,13 +3,14 @@
 import hashlib
 import logging
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 
 from src.datamodules.decode import is_image_name
-from src.datamodules.image_datamodule import ImageDataModule
-from src.datamodules.picture_files import PictureFiles, cached, default_cache_folder, room_for_cache
+from src.datamodules.image_datamodule import ImageDataModule, check_share
+from src.datamodules.picture_files import PictureFiles, cached, default_cache_folder, room_for_cache, unusable
 from src.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,9 @@ class ImageFolderDataModule(ImageDataModule):
             if value not in known:
                 raise UserError(f"data.{name}={value!r} is not known.", f"Choose {' or '.join(known)}.")
         self.resize, self.test_size, self.bad_files = resize, test_size, bad_files
+        check_share("data.test_size", test_size)
+        if cache_gb is not None and not cache_gb >= 0:
+            raise UserError(f"data.cache_gb={cache_gb} is less than 0.", "Give a number of 10^9 bytes, 0 for no cache, or null.")
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_folder()
         self.cache_gb = cache_gb
         self._classes: list[str] | None = None
@@ -132,21 +136,49 @@ class ImageFolderDataModule(ImageDataModule):
 
     def _held_out(self):
         """(train, test) of a folder without a `test` folder: stratified, by `split_seed`."""
+        paths, labels = self.files(self._split_folder("train"))
+        parts = zip(("train", "test"), self._hold_out(labels), strict=True)
+        return [self._pictures(split, [paths[i] for i in part], labels[part]) for split, part in parts]
+
+    def _hold_out(self, labels: torch.Tensor) -> list[list[int]]:
+        """Positions of (train, test) in a folder without a `test` folder."""
         from sklearn.model_selection import train_test_split
 
-        paths, labels = self.files(self._split_folder("train"))
         size = int(self.test_size) if self.test_size >= 1 else float(self.test_size)
         try:
-            parts = train_test_split(range(len(paths)), test_size=size, random_state=self.split_seed, stratify=labels)
+            parts = train_test_split(range(len(labels)), test_size=size, random_state=self.split_seed, stratify=labels)
         except ValueError as error:
             raise UserError(
-                f"{len(paths)} pictures cannot be split with data.test_size={self.test_size}: {error}",
+                f"{len(labels)} pictures cannot be split with data.test_size={self.test_size}: {error}",
                 "Give data.test_size a share between 0 and 1 or a number that leaves every class a picture on both sides.",
             ) from None
-        return [
-            self._pictures(split, [paths[i] for i in sorted(part)], labels[sorted(part)])
-            for split, part in zip(("train", "test"), parts, strict=True)
-        ]
+        return [sorted(part) for part in parts]
+
+    def folders(self) -> list[Path]:
+        """The folders that hold the class folders of the splits."""
+        return list(dict.fromkeys(folder for split in SPLITS if (folder := self._split_folder(split)) is not None))
+
+    def split_files(self, split: str, without: Collection[Path] = ()) -> tuple[list[Path], torch.Tensor]:
+        """The files of `train`, `val` or `test` with their labels, as training would split them, less some that cannot be used.
+
+        Returns:
+            ([], empty) where there is no such split.
+        """
+        folder = self._split_folder(split)
+        if folder is not None and split != "train":
+            paths, labels = self.files(folder)
+            return _without(paths, labels, without)
+        paths, labels = self.files(self._split_folder("train"))
+        if self._split_folder("test") is None and self.test_size:
+            part = self._hold_out(labels)[split == "test"]
+            paths, labels = [paths[i] for i in part], labels[part]
+        elif split == "test":
+            return [], labels[:0]
+        paths, labels = _without(paths, labels, without)
+        if split == "test" or self._split_folder("val") is not None:
+            return (paths, labels) if split != "val" else ([], labels[:0])
+        part = self._split(labels, None)[split == "val"].sort().values
+        return [paths[i] for i in part.tolist()], labels[part]
 
     def _pictures(self, split: str, paths: list[Path], labels: torch.Tensor):
         """Decoded and mapped where they fit, else to be decoded batch by batch."""
@@ -159,20 +191,35 @@ class ImageFolderDataModule(ImageDataModule):
                     "%s pictures take %.1f GB decoded, the cache may take %.1f GB: they are decoded anew every epoch.",
                     f"{len(paths):,}", files.nbytes / 1e9, room / 1e9,
                 )  # fmt: skip
-            return files, labels
+            bad = unusable(files, self.cache_dir) if self.bad_files == "skip" else []
+            self._tell(bad, len(paths))
+            paths, labels = _without(paths, labels, {path for path, _ in bad})
+            self._paths[split] = paths
+            return PictureFiles(paths, self.image_size, self.channels, self.resize), labels
         images, bad = cached(files, self.cache_dir)
         if bad:
-            names = "; ".join(f"{path} ({reason})" for path, reason in bad[:20])
-            more = f" and {len(bad) - 20} more" if len(bad) > 20 else ""
-            problem = f"{len(bad)} of {len(paths)} files are no usable pictures: {names}{more}."
-            if self.bad_files == "stop":
-                raise UserError(problem, "Remove or replace them, or leave them out with data.bad_files=skip.")
-            log.warning(problem)
-            unusable = {path for path, _ in bad}
-            keep = torch.tensor([path not in unusable for path in paths])
-            self._paths[split] = [path for path in paths if path not in unusable]
+            self._tell(bad, len(paths))
+            unusable_paths = {path for path, _ in bad}
+            keep = torch.tensor([path not in unusable_paths for path in paths])
+            self._paths[split] = [path for path in paths if path not in unusable_paths]
             return _Rows(images, keep.nonzero()[:, 0]), labels[keep]
         return images, labels
+
+    def _tell(self, bad: list[tuple[Path, str]], total: int) -> None:
+        """Name the files that cannot be used, and stop there unless they are to be skipped."""
+        if not bad:
+            return
+        names = "; ".join(f"{path} ({reason})" for path, reason in bad[:20])
+        more = f" and {len(bad) - 20} more" if len(bad) > 20 else ""
+        problem = f"{len(bad)} of {total} files are no usable pictures: {names}{more}."
+        if self.bad_files == "stop":
+            raise UserError(problem, "Remove or replace them, or leave them out with data.bad_files=skip.")
+        log.warning(problem)
+
+
+def _without(paths: list[Path], labels: torch.Tensor, gone: Collection[Path]) -> tuple[list[Path], torch.Tensor]:
+    keep = [i for i, path in enumerate(paths) if path not in gone]
+    return [paths[i] for i in keep], labels[keep]
 
 
 class _Rows:

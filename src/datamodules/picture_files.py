@@ -98,6 +98,29 @@ def cached(files: PictureFiles, folder: Path) -> tuple[torch.Tensor, list[tuple[
     return torch.from_numpy(array), [(files.paths[int(i)], reason) for i, reason in bad.items()]
 
 
+def unusable(files: PictureFiles, folder: Path) -> list[tuple[Path, str]]:
+    """The files that cannot be decoded, each with the reason. Every file is read once, and the answer remembered under `folder`."""
+    answer = folder / f"{files.fingerprint().hex()[:32]}.bad.json"
+    if not answer.is_file():
+        log.info("Reading %s pictures once, to find those that cannot be used ...", f"{len(files):,}")
+
+        def reason(path: Path) -> str | None:
+            try:
+                decode(path, 8, files.channels)  # JPEG decodes to an eighth several times as fast
+            except ValueError as error:
+                return str(error)
+            return None
+
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            reasons = list(pool.map(reason, files.paths, chunksize=64))
+        folder.mkdir(parents=True, exist_ok=True)
+        part = answer.with_suffix(f".{os.getpid()}.part")
+        part.write_text(json.dumps({str(i): text for i, text in enumerate(reasons) if text}), encoding="utf-8")
+        part.replace(answer)
+    bad = json.loads(answer.read_text(encoding="utf-8"))
+    return [(files.paths[int(i)], text) for i, text in bad.items()]
+
+
 def _build(files: PictureFiles, staging: Path) -> None:
     log.info("Decoding %s pictures once, to %dx%d ...", f"{len(files):,}", files.size, files.size)
     shape = (len(files), files.channels, files.size, files.size)

@@ -1,10 +1,11 @@
 """The training task: what happens to a batch, what is measured, what the optimizer sees. It knows no data set."""
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -13,7 +14,10 @@ from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from src.errors import UserError
+from src.tasks.fine_tuning import head_of, parameter_groups, set_frozen
 from src.tasks.predictions import PredictionCollector, Predictions
+
+log = logging.getLogger(__name__)
 
 OptimizerFactory = Callable[..., torch.optim.Optimizer]
 SchedulerFactory = Callable[..., torch.optim.lr_scheduler.LRScheduler]
@@ -41,6 +45,11 @@ class ClassificationTask(L.LightningModule):
         monitor: the metric that a plateau scheduler watches.
         channels_last: memory layout of the convolutions; None chooses it where it pays.
         compile: compile the network with torch.compile.
+        freeze_backbone: True trains the head alone (the last layer), a number does so for so many first epochs. What is frozen stays
+            in evaluation mode, batch norm included. With True and pictures that no augmentation changes, what the backbone makes of
+            them is computed once and kept.
+        backbone_lr: learning rate of all but the head, as a share of the optimizer's.
+        decay_norm_and_bias: False leaves norm layers and biases out of weight decay.
         description: plain facts about network and data that every checkpoint shall carry, see `src.checkpoint`.
     """
 
@@ -53,11 +62,14 @@ class ClassificationTask(L.LightningModule):
         loss: nn.Module | None = None,
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
-        interval: str = "epoch",
+        interval: Literal["epoch", "step"] = "epoch",
         frequency: int = 1,
         monitor: str = "val/loss",
         channels_last: bool | None = None,
         compile: bool = False,
+        freeze_backbone: bool | int = False,
+        backbone_lr: float = 1.0,
+        decay_norm_and_bias: bool = True,
         description: dict[str, Any] | None = None,
     ):
         super().__init__()
@@ -71,6 +83,9 @@ class ClassificationTask(L.LightningModule):
         self.scheduler_factory = scheduler
         self.interval, self.frequency, self.monitor = interval, frequency, monitor
         self.channels_last, self.compile_model = channels_last, compile
+        self.freeze_backbone, self.backbone_lr, self.decay_norm_and_bias = freeze_backbone, backbone_lr, decay_norm_and_bias
+        head = head_of(model, len(self.classes)) if freeze_backbone or backbone_lr != 1 else None
+        object.__setattr__(self, "_head", head)  # a part of the model already: no second name for it in the checkpoints
         self.description = dict(description or {})
         self.automatic: dict[str, Any] = {}  # choices made on the user's behalf, for run.json
         self.val_metrics = Metrics(len(self.classes))
@@ -91,7 +106,9 @@ class ClassificationTask(L.LightningModule):
     # The network ------------------------------------------------------------------------------------------------------
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 (N, C, H, W) images -> (N, num_classes) logits."""
+        """uint8 (N, C, H, W) images, or kept features (N, D) of the backbone -> (N, num_classes) logits."""
+        if images.ndim == 2:
+            return self._head(images)
         return self.model(self.normalize(images))
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
@@ -117,6 +134,80 @@ class ClassificationTask(L.LightningModule):
                 self.loss.register_buffer("weight", weights.to(self.device), persistent=False)
             if self.compile_model:
                 self.model.compile()
+            if self.freeze_backbone:
+                self._freeze(True)
+            if not any(p.requires_grad for p in self.model.parameters()):
+                raise UserError(
+                    f"{type(self.model).__name__} is frozen: no parameter is left to train.", "Release some of them, its head for one."
+                )
+
+    # Fine-tuning ------------------------------------------------------------------------------------------------------
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the backbone is frozen in the current epoch."""
+        if isinstance(self.freeze_backbone, bool):
+            return self.freeze_backbone
+        return self.current_epoch < self.freeze_backbone
+
+    def _freeze(self, frozen: bool) -> None:
+        if not isinstance(self.freeze_backbone, bool) and self.trainer.world_size > 1:
+            raise UserError(
+                f"task.freeze_backbone={self.freeze_backbone} releases the backbone during the run, which several processes cannot.",
+                "Use task.freeze_backbone=true or false, or one process.",
+            )
+        set_frozen(self.model, self._head, frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "ClassificationTask":
+        """Training mode for all that is trained; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        if mode and self.freeze_backbone and self._trainer is not None and self.frozen:
+            self.model.eval()
+            self._head.train()
+        return self
+
+    def on_train_epoch_start(self) -> None:
+        if self.freeze_backbone:
+            self._freeze(self.frozen)
+
+    def _keep_features(self) -> None:
+        """Let the data hand out what the frozen backbone makes of them, where that never changes."""
+        data = self.trainer.datamodule
+        if self.freeze_backbone is not True or not hasattr(data, "keep_features") or self.trainer.world_size > 1:
+            return
+        if data.augment is None and not data.mixup and not data.cutmix and self._head_sees_features(data):
+            log.info("The backbone is frozen and no augmentation is on: its features of every picture are computed once ...")
+            for split in ("train", "val"):
+                data.keep_features(split, self._features)
+            self.automatic["kept_features"] = True
+
+    @torch.no_grad()
+    def _features(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, C, H, W) -> what the head gets of them, (N, D)."""
+        seen = []
+        handle = self._head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        was_training = self.training
+        try:
+            self.eval()
+            with self.trainer.precision_plugin.forward_context():
+                self(images)
+        finally:
+            handle.remove()
+            self.train(was_training)
+        return seen[-1]
+
+    def _head_sees_features(self, data: L.LightningDataModule) -> bool:
+        """Whether the head takes one vector a picture and nothing comes behind it."""
+        images = torch.randint(0, 256, (2, data.channels, data.image_size, data.image_size), dtype=torch.uint8, device=self.device)
+        features = self._features(images)
+        if features.ndim != 2:
+            return False
+        self.eval()
+        with torch.no_grad(), self.trainer.precision_plugin.forward_context():
+            same = torch.allclose(self(features), self(images), rtol=1e-3, atol=1e-4)
+        self.train()
+        return same
 
     def _try_network(self, channels: int, size: int) -> None:
         """Two empty pictures through a network composed by hand, so that a misfit is told before any data are read."""
@@ -145,23 +236,26 @@ class ClassificationTask(L.LightningModule):
         images, labels = batch
         logits = self(images)
         loss = self.loss(logits, labels)
-        self._sums.add(loss.detach(), logits.detach(), labels)
+        self._sums.add(loss.detach(), logits.detach(), labels if labels.ndim == 1 else labels.argmax(1))
         if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:
-            self._log_mark()
+            self._log_mark(self.global_step)
         return loss
 
-    def _log_mark(self) -> None:
-        """`train/loss` since the last mark, for the curves inside an epoch."""
+    def _log_mark(self, step: int) -> None:
+        """`train/loss` since the last mark, for the curves inside an epoch. `step` counts from 0, as Lightning does for its own."""
         if self._sums.count == 0:
             return
         loss = self._sums.close_mark(self.trainer.strategy)
         if not math.isfinite(loss):
-            raise UserError(
-                f"train/loss became {loss} in epoch {self.current_epoch}, step {self.global_step}.",
-                "Lower optimizer.lr, or limit the gradients with trainer.gradient_clip_val=1; the last good checkpoint is kept.",
-            )
+            raise self._diverged(str(loss))
         for logger in self.loggers:
-            logger.log_metrics({"train/loss": loss, "lr": self._lr()}, self.global_step)
+            logger.log_metrics({"train/loss": loss, "lr": self._lr()}, step)
+
+    def _diverged(self, value: str, what: str = "train/loss") -> UserError:
+        return UserError(
+            f"{what} became {value} in epoch {self.current_epoch}, step {self.global_step}.",
+            "Lower optimizer.lr, or limit the gradients with trainer.gradient_clip_val=1; the last good checkpoint is kept.",
+        )
 
     def _lr(self) -> float:
         return float(self.optimizers(use_pl_optimizer=False).param_groups[-1]["lr"])
@@ -169,9 +263,10 @@ class ClassificationTask(L.LightningModule):
     def on_train_start(self) -> None:
         # Not on_train_epoch_start: Lightning leaves that out for the epoch that a run is resumed in the middle of.
         self._sums.start_epoch(self.device)
+        self.on_train_epoch_start()
 
     def on_train_epoch_end(self) -> None:
-        self._log_mark()
+        self._log_mark(self.global_step - 1)  # of the last step, which has been taken
         loss, acc = self._sums.epoch_means()
         self._sums.start_epoch(self.device)  # a checkpoint of the finished epoch has nothing to go on counting from
         self.log_dict({"train/loss": loss, "train/acc": acc, "lr": self._lr()}, logger=bool(self.loggers))
@@ -220,13 +315,12 @@ class ClassificationTask(L.LightningModule):
         Raises:
             UserError: arguments that torch refuses.
         """
+        self._keep_features()  # here the network is on its device with its weights, and no loader has been made yet
         try:
             optimizer = self._optimizer()
-            scheduler = self._scheduler(optimizer) if self.scheduler_factory is not None else None
+            scheduler = self._scheduler(optimizer, self._run_length) if self.scheduler_factory is not None else None
         except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"The optimizer or its schedule cannot be built: {error}.", "Check the keys under optimizer and scheduler."
-            ) from error
+            raise _misfit(error) from error
         if scheduler is None:
             return optimizer
         scheduler = {
@@ -237,6 +331,19 @@ class ClassificationTask(L.LightningModule):
         }
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
+    def try_optimizer(self) -> None:
+        """Optimizer and schedule on one parameter, so that arguments which torch refuses are told before any data are read.
+
+        Raises:
+            UserError: such arguments.
+        """
+        try:
+            optimizer = self.optimizer_factory([nn.Parameter(torch.zeros(1))])
+            if self.scheduler_factory is not None:
+                self._scheduler(optimizer, lambda: 1_000_000)  # the length is not known yet: long enough for any warm-up
+        except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+            raise _misfit(error) from error
+
     def _optimizer(self) -> torch.optim.Optimizer:
         choice = {}
         if getattr(self.optimizer_factory, "keywords", {}).get("fused", True) is None:
@@ -244,15 +351,25 @@ class ClassificationTask(L.LightningModule):
             clipped = self.trainer.gradient_clip_val and "mixed" in str(self.trainer.precision)
             choice["fused"] = self.device.type in ("cpu", "cuda") and not clipped
             self.automatic.update(choice)
-        return self.optimizer_factory([p for p in self.model.parameters() if p.requires_grad], **choice)
+        if self._head is None and self.decay_norm_and_bias:
+            return self.optimizer_factory([p for p in self.model.parameters() if p.requires_grad], **choice)
+        if self.freeze_backbone is True:
+            groups = parameter_groups(self._head, None, self.decay_norm_and_bias)
+        else:
+            groups = parameter_groups(self.model, self._head, self.decay_norm_and_bias)
+        optimizer = self.optimizer_factory(groups, **choice)
+        for group in optimizer.param_groups:
+            if group["backbone"]:
+                group["lr"] *= self.backbone_lr
+        return optimizer
 
-    def _scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    def _scheduler(self, optimizer: torch.optim.Optimizer, length: Callable[[], int]) -> torch.optim.lr_scheduler.LRScheduler:
         given = getattr(self.scheduler_factory, "keywords", {})
         left_open = {}
         for name, parameter in inspect.signature(self.scheduler_factory).parameters.items():
             missing = given.get(name, parameter.default)
             if name in LENGTHS and (missing is None or missing is inspect.Parameter.empty):
-                left_open[name] = self._run_length()
+                left_open[name] = length()
             if name == "max_lr" and (missing is None or missing is inspect.Parameter.empty):
                 left_open[name] = [group["lr"] for group in optimizer.param_groups]
         return self.scheduler_factory(optimizer, **left_open)
@@ -270,7 +387,14 @@ class ClassificationTask(L.LightningModule):
     # Checkpoints ------------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the file describe itself, in plain types."""
+        """Let the file describe itself, in plain types.
+
+        Raises:
+            UserError: weights or losses that are no numbers, which must not replace a good checkpoint.
+        """
+        finite = bool(self._sums.mark.isfinite().all())
+        if not finite or not all(t.isfinite().all() for t in checkpoint["state_dict"].values() if t.is_floating_point()):
+            raise self._diverged("nan or infinite" if finite else "nan", "The weights" if finite else "train/loss")
         checkpoint["description"] = {
             **self.description,
             "classes": self.classes,
@@ -284,6 +408,10 @@ class ClassificationTask(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A run resumed in the middle of an epoch goes on counting where it stopped."""
         self._sums.resume = checkpoint.get("epoch_sums")
+
+
+def _misfit(error: Exception) -> UserError:
+    return UserError(f"The optimizer or its schedule cannot be built: {error}.", "Check the keys under optimizer and scheduler.")
 
 
 class Sums:
