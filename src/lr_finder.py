@@ -4,6 +4,7 @@ Smith, Cyclical Learning Rates for Training Neural Networks, 2017 (arXiv 1506.01
 """
 
 import math
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -55,7 +56,7 @@ def find_lr(cfg: DictConfig, typed: Sequence[str], folder: Path) -> float:
     write_text(folder / "lr_finder.svg", charts.standalone(chart))
     kept = [override for override in typed if override.partition("=")[0] not in OWN]
     print(f"Suggested: {rate:.2g}, from {len(rates)} steps at {rates[0]:.2g} to {rates[-1]:.2g}. {folder / 'lr_finder.svg'}")
-    print(" ".join(["python train.py", *kept, f"optimizer.lr={rate:.2g}"]), flush=True)
+    print(shlex.join(["python", "train.py", *kept, f"optimizer.lr={rate:.2g}"]), flush=True)
     return rate
 
 

@@ -10,9 +10,11 @@ off: whoever proposes the next trial lets it go on from its last checkpoint.
 import csv
 import ctypes
 import json
+import logging
 import math
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -28,11 +30,11 @@ from filelock import FileLock
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.processes import cores, signals_raise, visible_gpus
-from src import charts
+from src import charts, config_check
 from src.command_line import hydra_problem, quoted
 from src.errors import UserError
 from src.run_folder import read_json, write_text
@@ -46,9 +48,10 @@ try:
 except ImportError:
     raise UserError("Searches need Optuna, which is not installed.", 'Install it: pip install -e ".[optuna]"') from None
 
+log = logging.getLogger(__name__)
 SCRIPT = Path(__file__).parent.parent / "train.py"
 OWN = ("n_trials", "workers", "sampler", "pruner", "max_failures", "search", "test")  # keys that are no trial's business
-FORBIDDEN = ("test", "resume")
+FORBIDDEN = ("test", "resume", "check")
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -68,8 +71,13 @@ def search(cfg: DictConfig, typed: Sequence[str], folder: Path) -> float | None:
     """
     if cfg.test:
         raise UserError("A search never sees the test split.", "Leave test=true out; the run with the best settings tests them once.")
-    if cfg.resume:
-        raise UserError("A search goes on by itself.", "Type the command that it was started with, without resume=.")
+    if cfg.resume or cfg.check:
+        raise UserError(
+            "A search goes on by itself, and checks its space at the start.",
+            "Type the command that it was started with, without resume= and check=.",
+        )
+    if cfg.n_trials < 1 or cfg.workers < 1:
+        raise UserError(f"n_trials={cfg.n_trials} workers={cfg.workers}: there is nothing to do.", "Give 1 or more of both.")
     fixed = [override for override in typed if _key(override) not in OWN]
     space = read_space(cfg.search)
     check(space, fixed)
@@ -127,7 +135,12 @@ def check(space: dict[str, "BaseDistribution"], fixed: Sequence[str]) -> None:
     for key, values in space.items():
         for value in values.choices if key in groups else [values.high]:
             try:
-                loader.load_configuration("config", [*fixed, *overrides(first | {key: value})], RunMode.RUN)
+                composed = loader.load_configuration("config", [*fixed, *overrides(first | {key: value})], RunMode.RUN)
+                with open_dict(composed):
+                    del composed["hydra"]
+                config_check.check(OmegaConf.to_container(composed, resolve=True))
+            except UserError as error:
+                raise UserError(f"search: {key}={value}: {error.problem}", error.remedy) from None
             except (HydraException, OmegaConfBaseException) as error:
                 problem, remedy = hydra_problem(error)
                 raise UserError(f"search: {key}={value}: {problem}", remedy) from None
@@ -382,14 +395,16 @@ def _stop(process: subprocess.Popen | None) -> None:
 
 
 def sum_up(study: "optuna.Study", folder: Path) -> None:
-    """Write `summary.csv`, `summary.md` and `search.html`."""
-    trials = study.get_trials(deepcopy=False)
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    shown = {"Validation loss by trial": charts.history([(trial.number, trial.value) for trial in complete])}
-    if importances := importance(study):
-        shown["Importance for the validation loss"] = charts.shares(importances)
-    if any(folder.glob(f"*/{OVERRIDES}")):
-        write_summary(folder, "search", shown)
+    """Write `summary.csv`, `summary.md` and `search.html`, which must never cost a trial."""
+    try:
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        shown = {"Validation loss by trial": charts.history([(trial.number, trial.value) for trial in complete])}
+        if importances := importance(study):
+            shown["Importance for the validation loss"] = charts.shares(importances)
+        if any(folder.glob(f"*/{OVERRIDES}")):
+            write_summary(folder, "search", shown)
+    except Exception:
+        log.warning("The summary of %s could not be written.", folder, exc_info=True)
 
 
 def importance(study: "optuna.Study") -> dict[str, float]:
@@ -409,5 +424,5 @@ def close(study: "optuna.Study", fixed: Sequence[str], folder: Path) -> float | 
         return None
     best = study.best_trial
     print(f"Best: trial {best.user_attrs['folder']}, val/loss {best.value:.4f}. To train and test it:")
-    print("python train.py " + " ".join([*fixed, *overrides(best.params)]), flush=True)
+    print(shlex.join(["python", "train.py", *fixed, *overrides(best.params)]), flush=True)
     return best.value

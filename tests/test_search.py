@@ -128,6 +128,7 @@ def test_a_trial_whose_worker_died_goes_on_from_its_checkpoint(stand_in, tmp_pat
         ({"optimizer.lrr": [1, 2]}, "lrr"),
         ({"optimizer": ["sgd", "nope"]}, "nope"),
         ({"data.batch_size": [1, 2]}, "given and searched"),
+        ({"trainer.max_epochs": ["many"]}, "max_epochs"),
         ({}, "nothing"),
     ],
 )
