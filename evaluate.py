@@ -6,13 +6,14 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.command_line import run, two_line_errors
+from src.command_line import require, run, two_line_errors
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> float:
     """One evaluation; returns its loss."""
     with two_line_errors():
+        require(cfg, "ckpt")
         from src.evaluation import evaluate
 
         return evaluate(cfg, Path(HydraConfig.get().runtime.output_dir))["loss"]

@@ -7,13 +7,14 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from src.command_line import run, stored_config, two_line_errors
+from src.command_line import require, run, stored_config, two_line_errors
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="rerun")
 def main(cfg: DictConfig) -> None:
     """One repetition, in a folder of its own."""
     with two_line_errors():
+        require(cfg, "run")
         folder = Path(cfg.run).expanduser()
         again = OmegaConf.create(stored_config(folder / "config.yaml"))
         from src.repetition import repeat

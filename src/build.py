@@ -62,6 +62,8 @@ def build(cfg: DictConfig) -> tuple[ImageDataModule, ClassificationTask]:
     for group, node in {"scheduler": cfg.scheduler, **{f"callbacks.{name}": node for name, node in cfg.callbacks.items()}}.items():
         if node is not None and node.get("enabled", True) and node.get("monitor", "val/loss") not in metrics:
             raise UserError(f"{group}.monitor={node.monitor} is no metric of this run.", f"Choose one of {', '.join(sorted(metrics))}.")
+    if sum(bool(node and node.get("enabled", True)) for node in (cfg.callbacks.get("ema"), cfg.callbacks.get("swa"))) == 2:
+        raise UserError("callbacks.ema and callbacks.swa both average the weights, and one would undo the other.", "Choose one of them.")
     task.try_optimizer()
     return data, task
 
@@ -141,15 +143,7 @@ def build_trainer(cfg: DictConfig, folder: Path, *callbacks: L.Callback) -> L.Tr
             listed.append(make(f"callbacks.{name}", node))
     loggers = [table]
     loggers += [make(f"logger.{name}", node, save_dir=str(folder)) for name, node in cfg.logger.items()]
-    try:
-        trainer = make("trainer", cfg.trainer, callbacks=[*listed, *callbacks], logger=loggers, default_root_dir=str(folder))
-    except UserError as error:
-        if cfg.trainer.accelerator in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
-            raise UserError(
-                f"trainer.accelerator={cfg.trainer.accelerator}, but torch {torch.__version__} finds no GPU on this machine.",
-                "Leave the key out to take what there is, or set trainer.accelerator=cpu.",
-            ) from None
-        raise error
+    trainer = make_trainer(cfg.trainer, callbacks=[*listed, *callbacks], logger=loggers, default_root_dir=str(folder))
     if str(cfg.trainer.precision) in ("16", "16-mixed") and "bf16" in str(trainer.precision):
         raise UserError(
             "trainer.precision=16-mixed needs a GPU; Lightning would silently train in bfloat16 on this CPU.",
@@ -194,8 +188,24 @@ def _two_lines(group: str) -> Iterator[None]:
         ) from cause
 
 
+def make_trainer(node: DictConfig, **objects: Any) -> L.Trainer:
+    """Lightning's trainer, with its errors told in two lines."""
+    try:
+        return make("trainer", node, **objects)
+    except UserError as error:
+        if node.accelerator in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
+            raise UserError(
+                f"trainer.accelerator={node.accelerator}, but torch {torch.__version__} finds no GPU on this machine.",
+                "Leave the key out to take what there is, or set trainer.accelerator=cpu.",
+            ) from None
+        raise error
+
+
 def resolve_paths(cfg: DictConfig) -> None:
     """Make paths absolute, as seen from where the command was typed."""
     for key in ("root", "cache_dir"):
         if cfg.data.get(key):
             cfg.data[key] = os.path.abspath(os.path.expanduser(cfg.data[key]))
+    weights = cfg.model.get("weights") if "model" in cfg else None
+    if isinstance(weights, str) and os.path.isfile(os.path.expanduser(weights)):
+        cfg.model.weights = os.path.abspath(os.path.expanduser(weights))

@@ -25,6 +25,9 @@ from torch import nn
 from src.errors import UserError
 from src.models.weights import check_weights, load_weights
 
+# Of the settings of its data that a checkpoint tells: what is of no use behind the training, and where that machine kept its files.
+OF_TRAINING = ("augment", "mixup", "cutmix", "cache_dir", "cache_gb")
+
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
     """The content of a checkpoint file, on the CPU.
@@ -69,8 +72,11 @@ def _oddities(content: Mapping[str, Any]) -> Iterator[str]:
         values = facts.get(name)
         if not isinstance(values, list) or len(values) != channels or not all(isinstance(value, int | float) for value in values):
             yield f"its {name} is not one number a channel"
-    if not isinstance(facts.get("config") or {}, Mapping):
+    config = facts.get("config") or {}
+    if not isinstance(config, Mapping) or not all(isinstance(config.get(part, {}), Mapping) for part in ("data", "task", "trainer")):
         yield "its config is no mapping"
+    if not isinstance(facts.get("data") or {}, Mapping):
+        yield "what it says of its data is no mapping"
 
 
 def _remedy(path: Path) -> str:

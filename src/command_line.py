@@ -60,7 +60,7 @@ def _without_folder(arguments: list[str]) -> list[str]:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     keys = ("hydra.run.dir", "hydra.sweep.dir")
     kept = [argument for argument in arguments if argument.partition("=")[0] not in keys]
-    return [*kept, *(f"{key}={quoted(folder)}" for key in keys)]
+    return [*(f"{key}={quoted(folder)}" for key in keys), *kept]  # in front: Hydra reads none behind its options
 
 
 def _usage_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
@@ -202,9 +202,10 @@ def _continue_run(arguments: list[str]) -> list[str]:
     checkpoint = _find_checkpoint(value, folder)
     inside_run = checkpoint.parent.name == "checkpoints"
     rest = [a for a in arguments if not a.startswith("resume=")]
+    added = [f"resume={checkpoint}"]
     if folder is None and inside_run:
-        rest.append(f"hydra.run.dir={quoted(str(checkpoint.parent.parent))}")
-    return [*rest, f"resume={checkpoint}"]
+        added.append(f"hydra.run.dir={quoted(str(checkpoint.parent.parent))}")
+    return [*added, *rest]  # in front: Hydra reads none behind its options
 
 
 def _find_checkpoint(value: str, folder: str | None) -> Path:

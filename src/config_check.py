@@ -40,6 +40,9 @@ def check(config: Mapping[str, Any]) -> None:
             known = ({"enabled": bool, **known[0]}, known[1])
         _check_arguments(path, node, target, *known)
     trainer, optimizer = config.get("trainer", {}), config.get("optimizer", {})
+    for key in ("max_epochs", "limit_train_batches", "limit_val_batches"):
+        if trainer.get(key) == 0:
+            raise UserError(f"trainer.{key}=0 leaves nothing to train or to choose a checkpoint by.", f"Give trainer.{key} more than 0.")
     if optimizer.get("fused") and trainer.get("gradient_clip_val") and "mixed" in str(trainer.get("precision")):
         raise UserError(
             f"optimizer.fused=true cannot clip gradients (trainer.gradient_clip_val) under trainer.precision={trainer['precision']}.",

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
 from src import charts, measures
 from src import checkpoint as ckpt
-from src.build import make, resolve_paths
+from src.build import make, make_trainer, resolve_paths
 from src.checkpoint import Classifier
 from src.datamodules import ImageDataModule
 from src.ensemble import Ensemble
@@ -38,7 +37,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     try:
         return _evaluate(cfg, run)
     except BaseException as error:
-        run.fail(f"{type(error).__name__}: {error}")
+        text = error.problem if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        run.fail(text, "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed")
         write_report(run.path, "Evaluation")
         raise
 
@@ -56,8 +56,8 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         raise UserError(f"split={cfg.split!r} is not known.", "Choose test or val.")
     split = cfg.split or ("test" if data.has_test else "val")
     config = stored["description"].get("config") or {}
-    trainer = L.Trainer(
-        accelerator=cfg.trainer.accelerator,
+    trainer = make_trainer(
+        OmegaConf.create({"_target_": "lightning.Trainer", "accelerator": cfg.trainer.accelerator}),
         devices=1,
         precision=cfg.trainer.precision or config.get("trainer", {}).get("precision", "32-true"),
         logger=False,
@@ -182,7 +182,7 @@ def rebuild_data(stored: Mapping[str, Any], changes: DictConfig) -> ImageDataMod
             "This checkpoint was written by a task composed by hand: it does not say which data it was trained on.",
             "Name them: data=image_folder data.root=...",
         )
-    own = {key: value for key, value in own.items() if key != "augment"}
+    own = {key: value for key, value in own.items() if key not in ckpt.OF_TRAINING}
     return ckpt.construct(own, "datamodules", ImageDataModule, **given)
 
 

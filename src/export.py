@@ -194,8 +194,8 @@ def _real_images(path: str | None, stored: dict[str, Any], net: Classifier) -> t
     spec = (stored["description"].get("config") or {}).get("data")
     if spec is None:
         return None, "the checkpoint does not say which data it was trained on; name some with path=..."
-    spec = {key: value for key, value in spec.items() if key != "augment"}
-    if "cache_gb" in spec:
+    spec = {key: value for key, value in spec.items() if key not in ckpt.OF_TRAINING}
+    if "resize" in spec:  # pictures in files
         spec["cache_gb"] = 0  # decode what is looked at, not the whole split
     try:
         data: ImageDataModule = ckpt.construct(spec, "datamodules", ImageDataModule)

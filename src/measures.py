@@ -54,10 +54,10 @@ def expected_calibration_error(rows: Sequence[dict[str, Any]]) -> float:
     return sum(row["count"] * abs(row["accuracy"] - row["confidence"]) for row in rows if row["count"]) / max(total, 1)
 
 
-def top_k(predictions: Predictions) -> dict[str, float]:
+def top_k(predictions: Predictions, num_classes: int) -> dict[str, float]:
     """`acc_top2`, `acc_top3`, ... up to 5: the share of pictures whose true class is among the k most probable ones; k < num_classes."""
     found = (predictions.likely == predictions.labels[:, None]).cumsum(1)
-    largest = found.shape[1] if found.shape[1] == 5 else found.shape[1] - 1  # with all classes among them it says nothing
+    largest = min(5, num_classes - 1)  # with all classes among them it says nothing
     return {f"acc_top{k}": int(found[:, k - 1].sum()) / max(len(found), 1) for k in range(2, largest + 1)}
 
 
@@ -90,4 +90,9 @@ def mistakes(predictions: Predictions) -> Predictions:
 def trust(predictions: Predictions, confusion: torch.Tensor) -> dict[str, float]:
     """The figures that stand beside loss and accuracy: top-k accuracies, the accuracy's 95 % interval, calibration error."""
     low, high = wilson_interval(int(confusion.diagonal().sum()), int(confusion.sum()))
-    return {**top_k(predictions), "acc_low": low, "acc_high": high, "ece": expected_calibration_error(calibration(predictions))}
+    return {
+        **top_k(predictions, len(confusion)),
+        "acc_low": low,
+        "acc_high": high,
+        "ece": expected_calibration_error(calibration(predictions)),
+    }

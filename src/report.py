@@ -290,6 +290,9 @@ def _samples(data: ImageDataModule, classes: Sequence[str]) -> dict[str, Any]:
     if data.augment is not None:
         transform = data.augment.transform if isinstance(data.augment, PerImage) else data.augment
         name = f"augmented by {type(transform).__name__}"
+    mixes = " or ".join(word for word, alpha in (("MixUp", data.mixup), ("CutMix", data.cutmix)) if alpha)
+    if mixes:
+        name += f"; {mixes} comes on top, in each batch"
     pictures = [{"picture": _uri(image), "true": classes[label]} for image, label in zip(images, labels, strict=True)]
     return {"samples": pictures, "augment": name}
 

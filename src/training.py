@@ -51,6 +51,11 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         logging.getLogger("src").setLevel(logging.ERROR)  # one process speaks for all
     if cfg.resume:
         check_resumable(cfg)  # before the folder of a run that may be complete is touched
+    elif first and (folder / "checkpoints" / "last.ckpt").is_file():
+        raise UserError(
+            f"{folder} holds a run already.",
+            f"Choose another folder, remove it, or go on with: python train.py {shlex.quote(f'resume={folder}')}",
+        )
     run = RunFolder(folder, active=first)
 
     def failed(error: BaseException) -> None:
@@ -155,7 +160,7 @@ def _train(cfg: DictConfig, run: RunFolder, stop: StopSignals) -> dict[str, Any]
     checkpoint = best.best_model_path or str(Path(last.dirpath) / "last.ckpt")
     # Under several processes one of them could see another's half-written file; Lightning's barrier comes with validate and test.
     trainer.validate(task, data, ckpt_path=checkpoint, weights_only=True, verbose=False)
-    tested = bool(cfg.test) and data.has_test
+    tested = bool(cfg.test) and data.has_test and cfg.trainer.get("limit_test_batches") != 0
     if tested:
         trainer.test(task, data, ckpt_path=checkpoint, weights_only=True, verbose=False)
     results = summarise(cfg, trainer, task, checkpoint, tested)
@@ -196,8 +201,9 @@ def _without_onednn() -> Iterator[None]:
         torch.backends.mkldnn.enabled = True
 
 
-FIXED = ("seed", "model", "optimizer", "scheduler", "task.loss", "data")  # what a resumed run keeps, but for:
-FREE = ("root", "num_workers", "pin_memory", "eval_batch_size", "device_resident", "cache_dir", "cache_gb", "bad_files")  # of data
+FIXED = ("seed", "model", "optimizer", "scheduler", "task", "data", "callbacks.ema", "callbacks.swa")  # what a resumed run keeps, but for:
+FREE_OF_DATA = ("root", "num_workers", "pin_memory", "eval_batch_size", "device_resident", "cache_dir", "cache_gb", "bad_files")
+FREE = ("task.compile", "task.channels_last", *(f"data.{name}" for name in FREE_OF_DATA))
 
 
 def check_resumable(cfg: DictConfig) -> None:
@@ -220,7 +226,7 @@ def check_resumable(cfg: DictConfig) -> None:
         )
     then, now = flat(before), flat(without_secrets(ckpt.to_plain(config)))
     for key in {**then, **now}:
-        fixed = any(key == name or key.startswith(f"{name}.") for name in FIXED) and key.removeprefix("data.") not in FREE
+        fixed = any(key == name or key.startswith(f"{name}.") for name in FIXED) and key not in FREE
         if fixed and key in then and then[key] != now.get(key):
             raise UserError(
                 f"{key} was {then[key]} when this run began and cannot become {now.get(key)} on its way.",

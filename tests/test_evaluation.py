@@ -52,7 +52,7 @@ def test_hand_made_predictions():
         assert bins[13]["accuracy"] == 0.5 and bins[13]["confidence"] == pytest.approx(0.9)
         assert bins[0] == {"low": 0, "high": 1 / 15, "count": 0, "confidence": None, "accuracy": None}
         assert measures.expected_calibration_error(bins) == pytest.approx((2 * 0.4 + 0.38 + 0.19 + 0.55) / 5)
-        assert measures.top_k(found) == {"acc_top2": 0.8}  # picture 1 has its class second, picture 4 third
+        assert measures.top_k(found, 3) == {"acc_top2": 0.8}  # picture 1 has its class second, picture 4 third
         wrong = measures.mistakes(found)
         assert wrong.positions.tolist() == [1, 4] and wrong.confidence.tolist() == pytest.approx([0.90, 0.55])
 

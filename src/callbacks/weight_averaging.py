@@ -31,7 +31,9 @@ class EMA(WeightAveraging):
     def _average(self, average: torch.Tensor, current: torch.Tensor, num_averaged: torch.Tensor | int) -> torch.Tensor:
         steps = float(num_averaged)
         decay = min(self.decay, (1 + steps) / (10 + steps))
-        return average * decay + current * (1 - decay)
+        if not average.is_floating_point():
+            return current
+        return average + (current - average) * (1 - decay)  # in this form what never changes stays what it is, to the last bit
 
 
 class SWA(WeightAveraging):
