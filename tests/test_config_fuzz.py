@@ -113,7 +113,8 @@ def run_and_compare(group: str, key: str, value: str, folder: Path, monkeypatch)
 
 # The same thing under another name, or worked out from it by Lightning.
 CHANGED_BY_DESIGN = {
-    "trainer.accelerator",  # an object
+    "trainer.accelerator",  # objects
+    "trainer.strategy",
     "trainer.profiler",
     "trainer.precision",  # 32 is called 32-true
     "trainer.limit_train_batches",  # overfit_batches takes their place
