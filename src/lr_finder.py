@@ -23,7 +23,8 @@ from src.training import quieten
 OWN = ("min_lr", "max_lr", "num_steps", "optimizer.lr")  # keys that the suggested command leaves out
 SMOOTHING = 0.9  # of the loss from step to step
 DIVERGED = 3.0  # times the lowest loss
-FALL = 0.1  # of the first loss: what must be gained at least
+FALL = 0.05  # of the first loss: what must be gained at least
+WINDOW = 5  # steps over which a fall is measured
 
 
 def find_lr(cfg: DictConfig, typed: Sequence[str], folder: Path) -> float:
@@ -131,14 +132,15 @@ def smoothed(losses: Sequence[float]) -> list[float]:
 
 
 def suggest(rates: Sequence[float], smooth: Sequence[float], cfg: DictConfig) -> float:
-    """A tenth of the rate with the lowest smoothed loss: as high as it stays well clear of where the loss rises.
+    """Where the smoothed loss falls fastest, before it is lowest.
 
     Raises:
         UserError: the loss does not fall.
     """
     lowest = min(range(len(smooth)), key=lambda i: smooth[i] if math.isfinite(smooth[i]) else math.inf)
-    if smooth[lowest] < (1 - FALL) * smooth[0] and rates[lowest] / 10 >= rates[0]:
-        return rates[lowest] / 10
+    if lowest >= WINDOW and smooth[lowest] < (1 - FALL) * smooth[0]:
+        steepest = min(range(WINDOW, lowest + 1), key=lambda i: smooth[i] - smooth[i - WINDOW])
+        return rates[steepest - WINDOW // 2]
     diverged = len(rates) < cfg.num_steps or not smooth[-1] < smooth[0]
     raise UserError(
         f"No rate can be suggested: between {rates[0]:.2g} and {rates[-1]:.2g} the loss "

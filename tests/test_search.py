@@ -77,7 +77,7 @@ def test_started_again_it_goes_on_to_the_total(stand_in, tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert [float(row["val/loss"]) for row in rows] == sorted(trial.value for trial in study.trials)
     page = (tmp_path / "study" / "search.html").read_text()
-    assert "Validation loss by trial" in page and "Importance" in page and "http" not in page
+    assert "Validation loss by trial" in page and "Importance" in page and "://" not in page
     assert f"optimizer.lr={study.best_params['optimizer.lr']}" in capsys.readouterr().out
     with pytest.raises(UserError, match="another search"):
         stand_in("model=lenet")
