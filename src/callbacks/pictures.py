@@ -1,6 +1,7 @@
 """What TensorBoard shows beside its curves: training pictures, answers, feature maps, the confusion matrix."""
 
 import difflib
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -35,7 +36,7 @@ class Pictures(L.Callback):
         self.count, self.layers = count, layers
         self._answers: list[torch.Tensor] = []
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Misspelt layers are told before anything is trained."""
         known = [name for name, _ in pl_module.model.named_modules() if name]
         for layer in self.layers or ():
@@ -73,7 +74,7 @@ class Pictures(L.Callback):
         if self._wanted(trainer):
             self._handle = task.register_forward_hook(lambda module, inputs, logits: self._answers.append(logits.argmax(1)))
 
-    def _show_answers(self, trainer: L.Trainer, task: L.LightningModule, split: str) -> None:
+    def _show_answers(self, trainer: L.Trainer, task: Any, split: str) -> None:
         if not self._answers:
             return
         self._handle.remove()
@@ -86,7 +87,7 @@ class Pictures(L.Callback):
         self._show(trainer, f"{split}/answers", grid)
         self._show(trainer, f"{split}/confusion", confusion_matrix(task.confusion[split], task.classes))
 
-    def _show_features(self, trainer: L.Trainer, task: L.LightningModule, split: str) -> None:
+    def _show_features(self, trainer: L.Trainer, task: Any, split: str) -> None:
         if not self._wanted(trainer):
             return
         data = trainer.datamodule
@@ -103,7 +104,7 @@ class Pictures(L.Callback):
                 logger.log_image(key, [image], step=trainer.global_step)
 
 
-def _names(data: L.LightningDataModule, labels: torch.Tensor) -> list[str]:
+def _names(data: Any, labels: torch.Tensor) -> list[str]:
     return [data.classes[i] for i in labels.tolist()]
 
 
