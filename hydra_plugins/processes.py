@@ -126,8 +126,8 @@ class Pool:
         environment["HYDRA_FULL_ERROR"] = str(int(WANTS_TRACEBACK))  # as it was typed: this process has set it for itself
         if self.width > 1:
             environment.setdefault("OMP_NUM_THREADS", str(self.threads))
-        if self.gpus[slot]:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus[slot])
+        if gpus := self.gpus[slot]:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         with open(job.folder / "output.log" if self.width > 1 else os.devnull, "ab") as output:
             shown = self.width == 1  # the screen belongs to the one job that runs
             process = subprocess.Popen(

@@ -166,7 +166,7 @@ def network(checkpoint: Mapping[str, Any], model: nn.Module | None = None) -> nn
     """
     if model is None:
         spec = checkpoint["description"].get("model")
-        if not isinstance(spec, dict):
+        if not isinstance(spec, dict) or checkpoint["description"].get("image_size") is None:
             raise UserError(
                 "This checkpoint was written by a task composed by hand: it does not say how its network is built.",
                 "Build the network yourself and pass it: src.load(path, model=net).",
@@ -210,6 +210,9 @@ class Classifier(nn.Module):
 
     Called with uint8 images (N, C, image_size, image_size) it gives logits (N, num_classes).
     """
+
+    mean: torch.Tensor  # (1, C, 1, 1), of pixels scaled to 0..1
+    std: torch.Tensor
 
     def __init__(self, model: nn.Module, description: Mapping[str, Any]):
         super().__init__()

@@ -34,7 +34,7 @@ def run(main: Callable[[], object]) -> None:
     # conf/hydra/launcher gives defaults to launchers that keep a schema of the same name.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/.*' is validated against", category=UserWarning)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
-    argparse.ArgumentParser.error = _usage_error  # Hydra's parser would print its usage over eight lines
+    argparse.ArgumentParser.error = _usage_error  # type: ignore  # Hydra's parser would print its usage over eight lines
     with two_line_errors():
         arguments = _without_folder(_continue_run(sys.argv[1:]))
         sys.argv[1:] = [quote(argument) for argument in arguments]
@@ -126,8 +126,8 @@ def hydra_problem(error: Exception) -> tuple[str, str] | None:
         return None
     cause = error.__cause__
     missing = getattr(cause, "key", None)
-    if str(error).startswith("Could not override") and isinstance(missing, str):
-        return _unknown_key(re.search(r"'(.*?)'", str(error))[1], missing, cause.parent_node)
+    if isinstance(missing, str) and (typed := re.match(r"Could not override '(.*?)'", str(error))):
+        return _unknown_key(typed[1], missing, getattr(cause, "parent_node", None))
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
     problem = lines[0] if lines else type(error).__name__
     if cause is not None and str(cause) and str(cause).splitlines()[0] not in problem:
@@ -144,7 +144,7 @@ def _raised_by_hydra(error: Exception) -> bool:
     return isinstance(error, TypeError | ValueError) and module.partition(".")[0] in ("hydra", "omegaconf")
 
 
-def _unknown_key(typed: str, name: str, node: "DictConfig") -> tuple[str, str]:
+def _unknown_key(typed: str, name: str, node: "DictConfig | None") -> tuple[str, str]:
     """Two lines for a key that the config does not have, with the nearest ones that it has."""
     above = node._get_full_key(None) if node is not None else ""
     prefix = f"{above}." if above else ""

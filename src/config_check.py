@@ -88,9 +88,9 @@ def locate(path: str, name: Any) -> Callable:
 
 def _parameters(target: Callable) -> tuple[dict[str, Any], bool]:
     """Types by the names of the arguments that a target takes, and whether it takes others as well."""
-    functions = [target]
+    functions: list[Callable] = [target]
     if inspect.isclass(target):
-        functions = [cls.__init__ for cls in target.__mro__ if "__init__" in vars(cls)]
+        functions = [vars(cls)["__init__"] for cls in target.__mro__ if "__init__" in vars(cls)]
     known: dict[str, Any] = {}
     for function in functions:
         try:

@@ -20,7 +20,7 @@ class Ensemble(nn.Module):
 
     def __init__(self, members: Sequence[Classifier], classes: Sequence[str], flip: bool):
         super().__init__()
-        self.members = nn.ModuleList(members)
+        self.members: Sequence[Classifier] = nn.ModuleList(members)  # type: ignore[assignment]  # a list of them, to a type checker
         self.orders = [[member.classes.index(name) for name in classes] for member in members]
         self.flip = flip
 

@@ -102,7 +102,7 @@ def checkpoint_files(typed: str | Sequence[str]) -> list[Path]:
         return [Path(typed)]
     inner = typed[1:-1] if typed.startswith("[") and typed.endswith("]") else typed
     pieces = inner.split(",")
-    files = []
+    files: list[Path] = []
     while pieces:
         names = {n: ",".join(pieces[:n]).strip() for n in range(len(pieces), 0, -1)}
         taken = next((n for n, name in names.items() if os.path.isfile(name)), None)

@@ -176,7 +176,8 @@ def _compare(net: Classifier, compute: Callable[[torch.Tensor], torch.Tensor], b
 
 
 def _random(net: Classifier, n: int) -> torch.Tensor:
-    shape = (n, net.channels, net.image_size, net.image_size)
+    size = net.image_size or 0  # which a file that describes its network always has
+    shape = (n, net.channels, size, size)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
 
 
@@ -185,7 +186,7 @@ def _real_images(path: str | None, stored: dict[str, Any], net: Classifier) -> t
     if path is not None:
         count(path)
         files = list(itertools.islice((file for file, wanted in find(path) if wanted), REAL))
-        _, images, failures, _ = DecodedFiles(net.image_size, net.channels, net.resize)[files]
+        _, images, failures, _ = DecodedFiles(net)[files]
         if not len(images):
             raise UserError(
                 f"None of {len(files)} files of {path} can be read: {failures[0][0]}: {failures[0][1]}.", "Give other pictures."
@@ -199,7 +200,7 @@ def _real_images(path: str | None, stored: dict[str, Any], net: Classifier) -> t
         spec["cache_gb"] = 0  # decode what is looked at, not the whole split
     try:
         data: ImageDataModule = ckpt.construct(spec, "datamodules", ImageDataModule)
-        data.prepare_data = lambda: None  # nothing is downloaded for this
+        data.prepare_data = lambda: None  # type: ignore[method-assign]  # nothing is downloaded for this
         split = "test" if data.has_test else "val"
         data.setup("test" if data.has_test else "fit")
         images = data.images(split, torch.arange(min(REAL, data.sizes()[split])))

@@ -30,7 +30,7 @@ def write_findings(run: RunFolder, task: ClassificationTask, data: ImageDataModu
     rows = ([name, *counts.tolist()] for name, counts in zip(classes, confusion, strict=True))
     run.write_csv("confusion.csv", ["true / predicted", *classes], rows)
     bins = measures.calibration(predictions)
-    run.write_csv("calibration.csv", list(bins[0]), (row.values() for row in bins))
+    run.write_csv("calibration.csv", list(bins[0]), (list(row.values()) for row in bins))
     wrong = measures.mistakes(predictions)
     names = data.names(split, wrong.positions)
     run.write_csv(

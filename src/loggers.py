@@ -7,10 +7,10 @@ import math
 import os
 import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -140,7 +140,7 @@ class TensorBoard(TensorBoardLogger):
 
     STAGES = ("train", "val", "test")
 
-    def __init__(self, save_dir: str | os.PathLike, log_graph: bool = False, **options: Any):
+    def __init__(self, save_dir: str | Path, log_graph: bool = False, **options: Any):
         super().__init__(save_dir, name="tb", version="", log_graph=log_graph, default_hp_metric=False, **options)
         self._writers: dict[str, SummaryWriter] = {}
 
@@ -166,7 +166,7 @@ class TensorBoard(TensorBoardLogger):
             shutil.rmtree(os.path.join(self.root_dir, stage), ignore_errors=True)
 
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """`val/loss` is `loss` of the run val. What the task has logged itself, with the marks of an epoch, is left out at its end."""
         for name, value in metrics.items():
             if name == "epoch" or (name in ("train/loss", "train/acc", "lr") and "epoch" in metrics):
@@ -185,7 +185,7 @@ class TensorBoard(TensorBoardLogger):
             self.writer(stage).add_image(f"pictures/{tag}", image, step, dataformats="HWC")
 
     @rank_zero_only
-    def log_graph(self, model: L.LightningModule, input_array: torch.Tensor | None = None) -> None:
+    def log_graph(self, model: Any, input_array: torch.Tensor | None = None) -> None:
         """Draw the network of a task, if `log_graph` was asked for. Lightning calls it whenever it starts something."""
         if not self._log_graph:
             return
@@ -213,7 +213,7 @@ class TensorBoard(TensorBoardLogger):
         for name, value in figures.items():
             writer.add_scalar(name, value, step)
         for summary in hparams(settings, figures)[1:]:
-            writer.file_writer.add_summary(summary)
+            writer._get_file_writer().add_summary(summary)
         writer.close()
 
     def save(self) -> None:

@@ -71,7 +71,7 @@ def _predict(cfg: DictConfig, net: Classifier, path: str, total: int, folder: Pa
     if workers is None:
         workers = 0 if total <= 4 * cfg.batch_size else min(os.cpu_count() or 1, 8)
     loader = DataLoader(
-        DecodedFiles(net.image_size, net.channels, net.resize, view=max(VIEW, net.image_size) if cfg.cam else None),
+        DecodedFiles(net, with_views=cfg.cam),
         sampler=batches((file for file, wanted in find(path) if wanted), cfg.batch_size),
         batch_size=None,  # the sampler's items are batches already
         num_workers=workers,
@@ -97,9 +97,10 @@ def _predict(cfg: DictConfig, net: Classifier, path: str, total: int, folder: Pa
                 cams: list[str | None] = [None] * len(files)
                 if cfg.cam:
                     done = sum(counts.values())
-                    cams = [f"cam/{done + i:06d}_{Path(file).stem[:50]}.jpg" for i, file in enumerate(files, 1)]
+                    drawings = [f"cam/{done + i:06d}_{Path(file).stem[:50]}.jpg" for i, file in enumerate(files, 1)]
                     maps = grad_cam(net.model, net.normalize(images), indices[:, 0])
-                    save_pictures(overlay(views, maps.cpu()), [folder / cam for cam in cams])
+                    save_pictures(overlay(views, maps.cpu()), [folder / name for name in drawings])
+                    cams = [*drawings]
                 for file, cam, *answer in zip(files, cams, indices.tolist(), values.tolist(), strict=True):
                     answer = [(net.classes[i], p) for i, p in zip(*answer, strict=True)]
                     tables.prediction(file, answer, cam)
@@ -199,12 +200,14 @@ class DecodedFiles(Dataset):
     """Decodes a list of files at once, in a loader's worker; what cannot be decoded is told, not raised.
 
     Args:
-        size, channels, resize: see `decode`.
-        view: decode each picture once more, in colour at this size, to be looked at; None does not.
+        net: for which network, whose size of pictures is known.
+        with_views: decode each picture once more, in colour and at least `VIEW` pixels high, to be looked at.
     """
 
-    def __init__(self, size: int, channels: int, resize: str, view: int | None = None):
-        self.size, self.channels, self.resize, self.view = size, channels, resize, view
+    def __init__(self, net: Classifier, with_views: bool = False):
+        assert net.image_size is not None  # `src.checkpoint.network` wants it of every file that describes its network
+        self.size, self.channels, self.resize = net.image_size, net.channels, net.resize
+        self.view = max(VIEW, self.size) if with_views else None
 
     def __getitem__(self, files: list[str]) -> tuple[list[str], torch.Tensor, list[tuple[str, str]], torch.Tensor]:
         """Of a list of files: the B that could be decoded, their uint8 images (B, C, size, size), (file, reason) of the others, and views
@@ -258,7 +261,7 @@ class Tables:
     def __init__(self, folder: Path, top_k: int):
         self.folder, self.top_k = folder, top_k
         self._files = ExitStack()
-        self._rejected = None
+        self._rejected: Any = None
 
     def __enter__(self) -> "Tables":
         self._csv = csv.writer(self._open("predictions.csv", "surrogateescape"), lineterminator="\n")

@@ -275,8 +275,8 @@ def _heat(task: ClassificationTask, images: torch.Tensor, targets: torch.Tensor)
                 maps.append(grad_cam(task.model, task.normalize(part.to(task.device)), classes.to(task.device)))
     except UserError:
         return None
-    maps = torch.cat(maps).cpu()
-    return overlay(images[: len(maps)].expand(-1, 3, -1, -1), maps)
+    found = torch.cat(maps).cpu()
+    return overlay(images[: len(found)].expand(-1, 3, -1, -1), found)
 
 
 def _samples(data: ImageDataModule, classes: Sequence[str]) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def without_secrets(value: Any) -> Any:
 
 def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """Nested mappings as one, with dotted keys."""
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in values.items():
         found |= flat(value, f"{above}{key}.") if isinstance(value, Mapping) and value else {f"{above}{key}": value}
     return found

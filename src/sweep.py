@@ -23,6 +23,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -51,7 +52,7 @@ class Sweep(Callback):
             traceback.print_exc()
             sys.exit(1)
 
-    def on_job_end(self, config: DictConfig, **kwargs) -> None:
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs) -> None:
         if config.hydra.mode == RunMode.MULTIRUN:  # in the process of the job: the sweep's own may be on another machine
             from src.sweep_summary import write_summary
 

@@ -117,16 +117,16 @@ def groups(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[dict[
     grouped = []
     for values, jobs in members.items():
         done = [job for job in jobs if job["status"] == "completed"]
-        row: dict[str, Any] = dict(zip(settings, values, strict=True)) | {"jobs": len(jobs), "n": len(done)}
+        group: dict[str, Any] = dict(zip(settings, values, strict=True)) | {"jobs": len(jobs), "n": len(done)}
         for name in FIGURES:
             figures = [job[name] for job in done if job[name] is not None]
-            row[name] = statistics.fmean(figures) if figures else None
-            row[f"{name} std"] = statistics.stdev(figures) if len(figures) > 1 and all(map(math.isfinite, figures)) else None
+            group[name] = statistics.fmean(figures) if figures else None
+            group[f"{name} std"] = statistics.stdev(figures) if len(figures) > 1 and all(map(math.isfinite, figures)) else None
         if "data.fold" in keys:
             sizes = [read_json(Path(job["folder"]) / "run.json")["data"]["sizes"]["val"] for job in done]
             hits = sum(job["val/acc"] * size for job, size in zip(done, sizes, strict=True))
-            row["val/acc pooled"] = hits / sum(sizes) if sizes else None
-        grouped.append(row)
+            group["val/acc pooled"] = hits / sum(sizes) if sizes else None
+        grouped.append(group)
     empty = {name for name in grouped[0] if name.startswith(FIGURES) and all(row[name] is None for row in grouped)}
     grouped = [{name: value for name, value in row.items() if name not in empty} for row in grouped]
     return sorted(grouped, key=lambda row: _rank(row.get("val/loss")))

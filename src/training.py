@@ -157,7 +157,7 @@ def _train(cfg: DictConfig, run: RunFolder, stop: StopSignals) -> dict[str, Any]
     # The checkpoints hold the averaged weights; behind the training their callbacks would bring back the others.
     trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, WeightAveraging)]
     best, last = _checkpoint(trainer, "best"), _checkpoint(trainer, "last")
-    checkpoint = best.best_model_path or str(Path(last.dirpath) / "last.ckpt")
+    checkpoint = best.best_model_path or f"{last.dirpath}/last.ckpt"
     # Under several processes one of them could see another's half-written file; Lightning's barrier comes with validate and test.
     trainer.validate(task, data, ckpt_path=checkpoint, weights_only=True, verbose=False)
     tested = bool(cfg.test) and data.has_test and cfg.trainer.get("limit_test_batches") != 0
@@ -194,11 +194,12 @@ def onednn(cfg: DictConfig, trainer: L.Trainer, data: ImageDataModule, task: Cla
 
 @contextmanager
 def _without_onednn() -> Iterator[None]:
-    torch.backends.mkldnn.enabled = False  # torch's own context manager sets more flags, and warns of them
+    flags: Any = torch.backends.mkldnn  # torch's own context manager sets more of them, and warns of them
+    flags.enabled = False
     try:
         yield
     finally:
-        torch.backends.mkldnn.enabled = True
+        flags.enabled = True
 
 
 FIXED = ("seed", "model", "optimizer", "scheduler", "task", "data", "callbacks.ema", "callbacks.swa")  # what a resumed run keeps, but for:
@@ -340,7 +341,7 @@ def is_first_process() -> bool:
     """Whether this process is the one that writes files: the launcher of several processes sets their ranks before they start."""
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-    return rank_zero_only.rank == 0
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def quieten() -> None:

@@ -14,7 +14,7 @@ WIDER_FONTS = ("NotoSansCJK-Regular.ttc", "msyh.ttc", "PingFang.ttc", "Arial Uni
 
 
 @functools.cache
-def _font(latin: bool) -> ImageFont.FreeTypeFont:
+def _font(latin: bool) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     for name in () if latin else WIDER_FONTS:
         try:
             return ImageFont.truetype(name, 12)
@@ -23,7 +23,7 @@ def _font(latin: bool) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(12)
 
 
-def _font_for(text: str) -> ImageFont.FreeTypeFont:
+def _font_for(text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return _font(max(map(ord, text), default=0) < 0x250)  # Pillow's own font knows Latin letters
 
 

@@ -1,6 +1,6 @@
 """`last.ckpt`: the newest state of a run, taken at moments from which the run goes on exactly as if it had never stopped."""
 
-import os
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -18,7 +18,7 @@ class LastCheckpoint(ModelCheckpoint):
         dirpath: the folder.
     """
 
-    def __init__(self, every_n_train_steps: int | None = None, dirpath: str | os.PathLike | None = None):
+    def __init__(self, every_n_train_steps: int | None = None, dirpath: str | Path | None = None):
         if every_n_train_steps is not None and every_n_train_steps < 1:
             raise ValueError(f"every_n_train_steps is a number of steps above 0 or null, got {every_n_train_steps}")
         super().__init__(dirpath, "last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)

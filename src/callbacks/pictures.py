@@ -1,6 +1,7 @@
 """What TensorBoard shows beside its curves: training pictures, answers, feature maps, the confusion matrix."""
 
 import difflib
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -34,7 +35,7 @@ class Pictures(L.Callback):
     def __init__(self, count: int = 24, layers: list[str] | None = None):
         self.count, self.layers = count, layers
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Misspelt layers are told before anything is trained."""
         known = [name for name, _ in pl_module.model.named_modules() if name]
         for layer in self.layers or ():
@@ -59,7 +60,7 @@ class Pictures(L.Callback):
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._show_answers(trainer, pl_module, "test")
 
-    def _show_answers(self, trainer: L.Trainer, task: L.LightningModule, split: str) -> None:
+    def _show_answers(self, trainer: L.Trainer, task: Any, split: str) -> None:
         if not self._wanted(trainer):
             return
         data, seen = trainer.datamodule, task.predictions[split]
@@ -69,7 +70,7 @@ class Pictures(L.Callback):
         self._show(trainer, f"{split}/answers", picture_grid(data.images(split, seen.positions[rows]), names, answers))
         self._show(trainer, f"{split}/confusion", confusion_matrix(task.confusion[split], task.classes))
 
-    def _show_features(self, trainer: L.Trainer, task: L.LightningModule, split: str) -> None:
+    def _show_features(self, trainer: L.Trainer, task: Any, split: str) -> None:
         if not self._wanted(trainer):
             return
         data = trainer.datamodule
@@ -86,7 +87,7 @@ class Pictures(L.Callback):
                 logger.log_image(key, [image], step=trainer.global_step)
 
 
-def _names(data: L.LightningDataModule, labels: torch.Tensor) -> list[str]:
+def _names(data: Any, labels: torch.Tensor) -> list[str]:
     return [data.classes[i] for i in labels.tolist()]
 
 

@@ -65,7 +65,7 @@ class SWA(WeightAveraging):
         return step_idx is not None and begun and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
     def _swap_models(self, pl_module: L.LightningModule) -> None:
-        if int(self._average_model.n_averaged) > 0:  # else there is no average yet
+        if self._average_model is not None and int(self._average_model.n_averaged) > 0:  # else there is no average yet
             super()._swap_models(pl_module)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict) -> None:

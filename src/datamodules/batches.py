@@ -5,7 +5,7 @@ A batch is cut from its set in one indexing operation, never picture by picture,
 
 import math
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset, SequentialSampler, get_worker_info
@@ -102,7 +102,8 @@ class BatchOrder(SequentialSampler):
         mine = len(self.indices) if self.even else len(self.indices) - self.rank
         return math.ceil(mine / (self.batch_size * self.world_size))
 
-    def __iter__(self) -> Iterator[tuple[int, torch.Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
+        """(epoch, indices (B,)) a batch."""
         generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) & 0x7FFFFFFFFFFFFFFF)
         order = self.indices
         if self.weights is not None:
@@ -137,7 +138,7 @@ class BatchLoader(DataLoader):
         self.order = order
         self._done = 0
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Any:
         self._done = self.order.start
         for batch in super().__iter__():
             if isinstance(batch, UserError):

@@ -41,18 +41,19 @@ class FashionMNISTDataModule(ImageDataModule):
     mean = (0.2860,)
     std = (0.3530,)
 
-    def _find(self, name: str) -> Path | None:
+    def _find(self, name: str) -> Path:
+        """Where a file lies, or where it is downloaded to."""
         for folder in (self.root / "FashionMNIST" / "raw", self.root, SYSTEM):
             for file in (folder / name, folder / name.removesuffix(".gz")):
                 if file.is_file():
                     return file
-        return None
+        return self.root / "FashionMNIST" / "raw" / name
 
     def prepare_data(self) -> None:
         """Lightning calls it on one process of each machine."""
         for name, checksum in MD5.items():
-            if self._find(name) is None:
-                fetch(self.root / "FashionMNIST" / "raw" / name, [url + name for url in URLS], checksum)
+            if not (file := self._find(name)).is_file():
+                fetch(file, [url + name for url in URLS], checksum)
 
     def load(self, split: str):
         if split == "val":

@@ -143,12 +143,12 @@ class ImageDataModule(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Read what the stage needs, once. Lightning calls it on every process."""
         if stage in (None, "fit", "validate") and "train" not in self._sets:
-            self._sets["train"] = self._read("train")
+            self._sets["train"] = self._needed("train")
             own_val = self._read("val")
             self._indices["train"], self._indices["val"] = self._split(self._sets["train"][1], own_val)
             self._sets["val"] = own_val or self._sets["train"]
         if stage in (None, "test") and "test" not in self._sets and self.has_test:
-            self._sets["test"] = self._read("test")
+            self._sets["test"] = self._needed("test")
             self._indices["test"] = torch.arange(len(self._sets["test"][1]))
         processes = self.trainer.world_size if self.trainer is not None else 1
         for split, indices in self._indices.items():
@@ -182,6 +182,15 @@ class ImageDataModule(L.LightningDataModule):
         elif self.device_resident:
             raise UserError("data.device_resident=true needs pictures that fit into memory.", "Set data.device_resident=false.")
         return images, labels
+
+    def _needed(self, split: str) -> Loaded:
+        loaded = self._read(split)
+        if loaded is None:
+            raise UserError(
+                f"{type(self).__name__}.load({split!r}) gives no pictures.",
+                "Only a `val` split may be None; has_test says whether there is a test split.",
+            )
+        return loaded
 
     def _split(self, labels: torch.Tensor, own_val: Loaded | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Indices of train and of validation."""
@@ -227,7 +236,7 @@ class ImageDataModule(L.LightningDataModule):
         images, labels = self._sets["train"]
         digest = hashlib.blake2b(labels.cpu().numpy().tobytes(), digest_size=8)
         if isinstance(images, torch.Tensor):
-            digest.update(images.cpu().contiguous().numpy())
+            digest.update(images.cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
     def sizes(self) -> dict[str, int]:
@@ -356,7 +365,7 @@ class ImageDataModule(L.LightningDataModule):
         if images.ndim == 2:  # kept features
             return images, labels
         images = self._show(images)
-        if not self.trainer.training:
+        if self.trainer is None or not self.trainer.training:
             return images, labels
         if self.augment is not None and not isinstance(self.augment, PerImage):
             images = self.augment(images)

@@ -64,10 +64,10 @@ class ImageFolderDataModule(ImageDataModule):
         self._paths: dict[str, list[Path]] = {}  # of the pictures in `train`, `val` and `test`, as they were loaded
 
     @property
-    def classes(self) -> list[str]:
+    def classes(self) -> list[str]:  # type: ignore[override]  # what other data sets know is read here
         """Class names, from the folders: sorted, without `_image`."""
         if self._classes is None:
-            self._classes = [name for name, _ in class_folders(self._split_folder("train"))]
+            self._classes = [name for name, _ in class_folders(self._train_folder)]
         return self._classes
 
     @property
@@ -83,6 +83,10 @@ class ImageFolderDataModule(ImageDataModule):
             if (self.base / name).is_dir():
                 return self.base / name
         return self.base if split == "train" else None
+
+    @property
+    def _train_folder(self) -> Path:
+        return self._split_folder("train") or self.base
 
     @property
     def has_test(self) -> bool:
@@ -112,7 +116,7 @@ class ImageFolderDataModule(ImageDataModule):
         for name, class_folder in class_folders(folder):
             if name not in self.classes:
                 raise UserError(
-                    f"{class_folder} is a class that {self._split_folder('train')} does not have.",
+                    f"{class_folder} is a class that {self._train_folder} does not have.",
                     "Give every split the same class folders.",
                 )
             found = sorted(
@@ -128,7 +132,7 @@ class ImageFolderDataModule(ImageDataModule):
 
     def fingerprint(self) -> str:
         """Names the training pictures: by their names inside the folder and their sizes, without reading them."""
-        folder = self._split_folder("train")
+        folder = self._train_folder
         digest = hashlib.blake2b(digest_size=8)
         for path in self.files(folder)[0]:
             digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\n".encode("utf-8", "surrogateescape"))
@@ -136,7 +140,7 @@ class ImageFolderDataModule(ImageDataModule):
 
     def _held_out(self):
         """(train, test) of a folder without a `test` folder: stratified, by `split_seed`."""
-        paths, labels = self.files(self._split_folder("train"))
+        paths, labels = self.files(self._train_folder)
         parts = zip(("train", "test"), self._hold_out(labels), strict=True)
         return [self._pictures(split, [paths[i] for i in part], labels[part]) for split, part in parts]
 
@@ -168,10 +172,10 @@ class ImageFolderDataModule(ImageDataModule):
         if folder is not None and split != "train":
             paths, labels = self.files(folder)
             return _without(paths, labels, without)
-        paths, labels = self.files(self._split_folder("train"))
+        paths, labels = self.files(self._train_folder)
         if self._split_folder("test") is None and self.test_size:
-            part = self._hold_out(labels)[split == "test"]
-            paths, labels = [paths[i] for i in part], labels[part]
+            held = self._hold_out(labels)[split == "test"]
+            paths, labels = [paths[i] for i in held], labels[held]
         elif split == "test":
             return [], labels[:0]
         paths, labels = _without(paths, labels, without)

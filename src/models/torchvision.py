@@ -46,7 +46,7 @@ class Torchvision(nn.Module):
                 f"the weights {weights} of {name} could not be downloaded from {url}: {getattr(error, 'reason', error)}\n"
                 f"Get that file another way and put it at {file}, or start from random weights with model.weights=null"
             ) from None
-        if from_file:
+        if weights is not None and from_file:
             load_weights(self.network, read_weights(weights))
         if hasattr(self.network, "aux_logits"):  # the auxiliary heads of Inception and GoogLeNet change what forward returns
             self.network.aux_logits = False
@@ -65,10 +65,12 @@ class Torchvision(nn.Module):
         preset = known[weights if weights in known.__members__ else "DEFAULT"].transforms()
         return {"image_size": preset.crop_size[0], "channels": 3, "mean": list(preset.mean), "std": list(preset.std)}
 
+    # (torch declares what a convolution keeps more loosely than what it takes, hence the remarks to the type checker.)
+
     def _fit_input(self, in_channels: int) -> None:
         path, conv = next((path, m) for path, m in self.network.named_modules() if isinstance(m, nn.Conv2d))
         if conv.in_channels != in_channels:
-            new = nn.Conv2d(in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=conv.bias is not None)
+            new = nn.Conv2d(in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=conv.bias is not None)  # type: ignore[arg-type]
             if in_channels == 1:  # a grey picture shown as RGB would give the same
                 new.weight = nn.Parameter(conv.weight.detach().sum(1, keepdim=True))
                 new.bias = conv.bias
@@ -83,7 +85,7 @@ class Torchvision(nn.Module):
         elif isinstance(last, nn.Linear):
             new = nn.Linear(last.in_features, num_classes)
         else:
-            new = nn.Conv2d(last.in_channels, num_classes, last.kernel_size)
+            new = nn.Conv2d(last.in_channels, num_classes, last.kernel_size)  # type: ignore[arg-type]
         self._put(path, new)
 
     def _put(self, path: str, module: nn.Module) -> None:

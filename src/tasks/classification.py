@@ -10,7 +10,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from torch import nn
-from torchmetrics import SumMetric
+from torchmetrics import Metric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from src.errors import UserError
@@ -53,6 +53,9 @@ class ClassificationTask(L.LightningModule):
         description: plain facts about network and data that every checkpoint shall carry, see `src.checkpoint`.
     """
 
+    mean: torch.Tensor  # (1, C, 1, 1)
+    std: torch.Tensor
+
     def __init__(
         self,
         model: nn.Module,
@@ -84,6 +87,7 @@ class ClassificationTask(L.LightningModule):
         self.interval, self.frequency, self.monitor = interval, frequency, monitor
         self.channels_last, self.compile_model = channels_last, compile
         self.freeze_backbone, self.backbone_lr, self.decay_norm_and_bias = freeze_backbone, backbone_lr, decay_norm_and_bias
+        self._head: Any
         head = head_of(model, len(self.classes)) if freeze_backbone or backbone_lr != 1 else None
         object.__setattr__(self, "_head", head)  # a part of the model already: no second name for it in the checkpoints
         self.description = dict(description or {})
@@ -197,7 +201,7 @@ class ClassificationTask(L.LightningModule):
             self.train(was_training)
         return seen[-1]
 
-    def _head_sees_features(self, data: L.LightningDataModule) -> bool:
+    def _head_sees_features(self, data: Any) -> bool:
         """Whether the head takes one vector a picture and nothing comes behind it."""
         images = torch.randint(0, 256, (2, data.channels, data.image_size, data.image_size), dtype=torch.uint8, device=self.device)
         features = self._features(images)
@@ -258,7 +262,7 @@ class ClassificationTask(L.LightningModule):
         )
 
     def _lr(self) -> float:
-        return float(self.optimizers(use_pl_optimizer=False).param_groups[-1]["lr"])
+        return float(self.trainer.optimizers[0].param_groups[-1]["lr"])
 
     def on_train_start(self) -> None:
         # Not on_train_epoch_start: Lightning leaves that out for the epoch that a run is resumed in the middle of.
@@ -320,18 +324,13 @@ class ClassificationTask(L.LightningModule):
         self._keep_features()  # here the network is on its device with its weights, and no loader has been made yet
         try:
             optimizer = self._optimizer()
-            scheduler = self._scheduler(optimizer, self._run_length) if self.scheduler_factory is not None else None
+            scheduler = self._scheduler(optimizer, self._run_length)
         except (TypeError, ValueError, RuntimeError) as error:
             raise _misfit(error) from error
         if scheduler is None:
             return optimizer
-        scheduler = {
-            "scheduler": scheduler,
-            "interval": self.interval,
-            "frequency": self.frequency,
-            "monitor": self.monitor,
-        }
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        timing = {"interval": self.interval, "frequency": self.frequency, "monitor": self.monitor}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **timing}}
 
     def try_optimizer(self) -> None:
         """Optimizer and schedule on one parameter, so that arguments which torch refuses are told before any data are read.
@@ -341,8 +340,7 @@ class ClassificationTask(L.LightningModule):
         """
         try:
             optimizer = self.optimizer_factory([nn.Parameter(torch.zeros(1))])
-            if self.scheduler_factory is not None:
-                self._scheduler(optimizer, lambda: 1_000_000)  # the length is not known yet: long enough for any warm-up
+            self._scheduler(optimizer, lambda: 1_000_000)  # the length is not known yet: long enough for any warm-up
         except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
             raise _misfit(error) from error
 
@@ -365,9 +363,11 @@ class ClassificationTask(L.LightningModule):
                 group["lr"] *= self.backbone_lr
         return optimizer
 
-    def _scheduler(self, optimizer: torch.optim.Optimizer, length: Callable[[], int]) -> torch.optim.lr_scheduler.LRScheduler:
+    def _scheduler(self, optimizer: torch.optim.Optimizer, length: Callable[[], int]) -> torch.optim.lr_scheduler.LRScheduler | None:
+        if self.scheduler_factory is None:
+            return None
         given = getattr(self.scheduler_factory, "keywords", {})
-        left_open = {}
+        left_open: dict[str, Any] = {}
         for name, parameter in inspect.signature(self.scheduler_factory).parameters.items():
             missing = given.get(name, parameter.default)
             if name in LENGTHS and (missing is None or missing is inspect.Parameter.empty):
@@ -492,4 +492,5 @@ class Metrics(nn.Module):
 
     def reset(self) -> None:
         for metric in self.children():
-            metric.reset()
+            if isinstance(metric, Metric):
+                metric.reset()

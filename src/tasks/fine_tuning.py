@@ -41,7 +41,7 @@ def parameter_groups(model: nn.Module, head: nn.Module | None, decay_norm_and_bi
         Groups with `params`, `backbone` (bool) and, where it is 0, `weight_decay`.
     """
     own = set(map(id, head.parameters())) if head is not None else set(map(id, model.parameters()))
-    groups = []
+    groups: list[dict] = []
     for backbone in (True, False):
         part = [p for p in model.parameters() if (id(p) not in own) == backbone]
         if decay_norm_and_bias:

@@ -25,6 +25,8 @@ class PredictionCollector(Metric):
     """
 
     full_state_update = False
+    numbers: list[torch.Tensor]
+    probabilities: list[torch.Tensor]
 
     def __init__(self, num_classes: int):
         super().__init__()
@@ -48,7 +50,10 @@ class PredictionCollector(Metric):
         self.probabilities.append(probabilities.gather(1, torch.stack([predicted, labels], 1)))
 
     def compute(self) -> Predictions:
+        # Gathered over several processes they are one tensor each.
         numbers, probabilities = (torch.cat(x) if isinstance(x, list) else x for x in (self.numbers, self.probabilities))
         order = numbers[:, 0].argsort()
         numbers, probabilities = numbers[order].long().cpu(), probabilities[order].cpu()
-        return Predictions(*numbers[:, :3].unbind(1), numbers[:, 3:], *probabilities.unbind(1))
+        positions, labels, predicted = numbers[:, :3].unbind(1)
+        confidence, true_probability = probabilities.unbind(1)
+        return Predictions(positions, labels, predicted, numbers[:, 3:], confidence, true_probability)
