@@ -270,20 +270,18 @@ def to_pictures(images: Any) -> list[Image.Image | str | os.PathLike]:
         return [images]
     if isinstance(images, list | tuple):
         return [picture for item in images for picture in to_pictures(item)]
-    kind = type(images).__name__
-    if isinstance(images, torch.Tensor):
-        images = images.detach().cpu()
-        kind = f"tensor {tuple(images.shape)}"
-        pixels = images.movedim(-3, -1).numpy() if images.ndim in (3, 4) else images.numpy()
-    elif isinstance(images, np.ndarray):
-        kind, pixels = f"array {images.shape}", images
-    else:
-        raise UserError(f"{kind} is no picture.", "Give names of files, Pillow pictures, arrays or tensors.")
-    if pixels.dtype not in (np.uint8, np.uint16):
+    if not isinstance(images, torch.Tensor | np.ndarray):
+        raise UserError(f"{type(images).__name__} is no picture.", "Give names of files, Pillow pictures, arrays or tensors.")
+    if images.dtype not in (torch.uint8, torch.uint16, np.uint8, np.uint16):
         raise UserError(
-            f"The pixels are {pixels.dtype}, whose range is not known.",
+            f"The pixels are {images.dtype}, whose range is not known.",
             "Give uint8 from 0 to 255; for floats from 0 to 1: (255 * pixels).round() as uint8.",
         )
+    kind, pixels = f"array {images.shape}", images
+    if isinstance(images, torch.Tensor):
+        kind = f"tensor {tuple(images.shape)}"
+        pixels = images.cpu().numpy()
+        pixels = np.moveaxis(pixels, -3, -1) if images.ndim in (3, 4) else pixels
     if pixels.ndim == 4:
         return [picture for item in pixels for picture in to_pictures(item)]
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and 1 <= pixels.shape[-1] <= 4)) or 0 in pixels.shape:

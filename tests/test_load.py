@@ -86,7 +86,7 @@ def test_channels_are_where_they_belong(rgb):
     ("images", "words"),
     [
         (np.zeros((8, 8)), "float64"),
-        (torch.zeros(1, 8, 8), "float32"),
+        (torch.zeros(1, 8, 8, dtype=torch.bfloat16), "bfloat16"),
         (np.zeros((8, 8), np.int64), "int64"),
         (np.zeros((8, 8), bool), "bool"),
         (np.zeros((3, 8, 8), np.uint8), "(3, 8, 8)"),
