@@ -66,7 +66,7 @@ def _oddities(content: Mapping[str, Any]) -> Iterator[str]:
     classes, channels, size = facts.get("classes"), facts.get("channels"), facts.get("image_size")
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
         yield "its class names are no list of names"
-    if channels not in (1, 3) or not (size is None or (isinstance(size, int) and 0 < size <= 16_384)):
+    if not isinstance(channels, int) or not 0 < channels <= 1024 or not (size is None or (isinstance(size, int) and 0 < size <= 16_384)):
         yield f"it asks for pictures of {channels}x{size}x{size}"
     for name in ("mean", "std"):
         values = facts.get(name)

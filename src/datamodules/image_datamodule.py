@@ -90,6 +90,11 @@ class ImageDataModule(L.LightningDataModule):
         self.balance = balance
         own_channels, self.channels = self.channels, self.channels if channels is None else channels
         self._check_choices()
+        if self.channels != own_channels and {own_channels, self.channels} != {1, 3}:
+            raise UserError(
+                f"data.channels={self.channels} cannot be shown from pictures of {own_channels}.",
+                "Choose 1 for grey, 3 for RGB, or null for the data set's own.",
+            )
         self.mean = _by_channel("data.mean", self.mean if mean is None else mean, own_channels, self.channels)
         self.std = _by_channel("data.std", self.std if std is None else std, own_channels, self.channels)
         if min(self.std) <= 0:
@@ -107,10 +112,6 @@ class ImageDataModule(L.LightningDataModule):
         for name in ("mixup", "cutmix"):
             if getattr(self, name) < 0:
                 raise UserError(f"data.{name}={getattr(self, name)} is negative.", f"Give data.{name} an alpha above 0, or 0 for none.")
-        if self.channels not in (1, 3):
-            raise UserError(
-                f"data.channels={self.channels} is not known.", "Choose 1 for grey or 3 for RGB, or null for the data set's own."
-            )
         if self.num_workers is not None and self.num_workers < 0:
             raise UserError(f"data.num_workers={self.num_workers} is less than 0.", "Choose 0 for none, or null.")
         check_share("data.val_size", self.val_size)
