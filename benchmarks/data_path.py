@@ -4,10 +4,13 @@
 
 Prints, as median and range over the rounds: batches of 128 from CIFAR-10 with crop and flip and normalisation, here and with
 torchvision's transforms picture by picture in the process; the time of `python train.py --cfg job`; and the peak memory of training
-simple_v3 on CIFAR-10, less that of the same run on a set of a few hundred pictures, in multiples of the uint8 data.
+simple_v3 on CIFAR-10, less that of the same run on a set of a few hundred pictures, in multiples of the uint8 data; how an epoch grows
+with twice the pictures; and LeNet's accuracy by either way of augmenting.
 """
 
 import argparse
+import csv
+import json
 import os
 import statistics
 import subprocess
@@ -102,6 +105,41 @@ def memory(root: Path) -> None:
     print(f"memory of CIFAR-10:         {beyond / 1e6:,.0f} MB beyond the digits, {beyond / size:.2f} times its uint8 data")
 
 
+def train(*overrides: str) -> tuple[dict, float]:
+    """results.json of a run, and the seconds of its last epoch."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(ROOT / "train.py"), "model=lenet", "data=cifar10", *overrides, f"hydra.run.dir={folder}"]
+        subprocess.run(command, capture_output=True, check=True)
+        with open(Path(folder) / "metrics.csv", newline="") as file:
+            seconds = float(list(csv.DictReader(file))[-1]["seconds"])
+        return json.loads((Path(folder) / "results.json").read_text()), seconds
+
+
+def cost(root: Path, rounds: int) -> None:
+    """The second epoch of LeNet with 20,000 and with 40,000 training pictures."""
+    ratios = []
+    for _ in range(rounds):
+        few, many = (
+            train(f"data.root={root}", f"data.val_size={val}", "trainer.max_epochs=2", "trainer.limit_val_batches=1", "test=false")[1]
+            for val in (30_000, 10_000)
+        )
+        ratios.append(many / few)
+    print("twice the pictures:        ", spread(ratios, "times the epoch", 2))
+
+
+def same_accuracy(root: Path, seeds: int) -> None:
+    """Validation accuracy of LeNet after 3 epochs with crop and flip on whole batches, and with torchvision's picture by picture."""
+    per_image = (
+        "data.augment={_target_: src.datamodules.PerImage, transform: {_target_: torchvision.transforms.v2.Compose, transforms: ["
+        "{_target_: torchvision.transforms.v2.RandomCrop, size: 32, padding: 4},"
+        "{_target_: torchvision.transforms.v2.RandomHorizontalFlip}]}}"
+    )
+    for name, overrides in (("whole batches", ["data/augment=crop_flip"]), ("picture by picture", ["data/augment=none", per_image])):
+        common = [f"data.root={root}", "trainer.max_epochs=3", "test=false"]
+        accuracies = [100 * train(*common, *overrides, f"seed={seed}")[0]["val"]["acc"] for seed in range(seeds)]
+        print(f"accuracy, {name}:", spread(accuracies, "%", 2))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar", type=Path, required=True)
@@ -110,6 +148,8 @@ def main() -> None:
     start_up(options.rounds)
     memory(options.cifar)
     data_path(options.cifar, options.rounds)
+    cost(options.cifar, options.rounds)
+    same_accuracy(options.cifar, options.rounds)
 
 
 if __name__ == "__main__":

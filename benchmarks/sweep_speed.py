@@ -40,6 +40,7 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for name, options in contenders.items():
             seconds[name].append(sweep(options, arguments.epochs))
+            print(f"  {seconds[name][-1]:.1f} s, {name}", flush=True)
     first = next(iter(contenders))
     for name, values in seconds.items():
         ratios = [mine / other for mine, other in zip(seconds[first], values, strict=True)]

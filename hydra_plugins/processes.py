@@ -83,15 +83,15 @@ class Pool:
         self.waiting, self.total, self.folder, self.lock = list(jobs), len(jobs), folder, lock
         self.running: dict[int, tuple[Job, subprocess.Popen]] = {}
         most = max((num_processes(job.config.trainer) for job in jobs), default=1)
-        gpus = _gpus(jobs)
+        gpus = visible_gpus([job.config.trainer for job in jobs])
         shares = [gpus[i : i + most] for i in range(0, len(gpus) - most + 1, most)]
         self.width = max(1, min(n_jobs or len(shares), len(jobs)))
         self.gpus = [shares[slot % len(shares)] if len(shares) > 1 else None for slot in range(self.width)]
-        self.threads = max(1, _cores() // (self.width if gpus else self.width * most))
+        self.threads = max(1, cores() // (self.width if gpus else self.width * most))
 
     def run(self) -> None:
         """Until all jobs have ended. Whoever ends the sweep ends its jobs too; they can be resumed."""
-        with _signals_raise():
+        with signals_raise():
             try:
                 while self.waiting or self.running:
                     for slot in range(self.width):
@@ -164,9 +164,8 @@ def _sum_up(folder: Path) -> None:
         log.warning("The summary of %s could not be written.", folder, exc_info=True)
 
 
-def _gpus(jobs: Sequence["Job"]) -> list[str]:
-    """GPUs to give out, as CUDA_VISIBLE_DEVICES names them; none where the jobs do not leave the choice open."""
-    trainers = [job.config.trainer for job in jobs]
+def visible_gpus(trainers: Sequence[DictConfig]) -> list[str]:
+    """GPUs to give out, as CUDA_VISIBLE_DEVICES names them; none where the configs of the trainers do not leave the choice open."""
     if any(t.accelerator not in ("auto", "gpu", "cuda") or not isinstance(t.devices, int | str | None) for t in trainers):
         return []
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
@@ -176,13 +175,13 @@ def _gpus(jobs: Sequence["Job"]) -> list[str]:
     return [str(i) for i in range(torch.cuda.device_count())]
 
 
-def _cores() -> int:
+def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
-def _signals_raise() -> Iterator[None]:
+def signals_raise() -> Iterator[None]:
     """SIGTERM and a closed terminal end the sweep as an exception does."""
 
     def end(number: int, frame) -> None:

@@ -312,3 +312,102 @@ def _places(values: Sequence[str]) -> dict[str, float]:
         numbers = [math.log(number) for number in numbers]
     first, last = min(numbers), max(numbers)
     return {value: (number - first) / (last - first) if last > first else 0.5 for value, number in zip(values, numbers, strict=True)}
+
+
+def history(points: Points) -> Markup:
+    """What each trial of a search reached, a dot a trial, and the lowest so far as a line.
+
+    Losses that are far above the others are drawn at the upper edge, where they do not flatten the rest.
+
+    Args:
+        points: (number of the trial, its validation loss), in this order; what is not finite is left out.
+    """
+    height, left, right, top, bottom = 220, 46, WIDTH - 12, 26, 186
+    points = [(x, y) for x, y in points if math.isfinite(y)]
+    if not points:
+        return _svg(60, "Validation loss by trial", [_text(WIDTH / 2, 34, "no figures yet", "faint", "middle")])
+    ys = sorted(y for _, y in points)
+    low, middle = ys[0], ys[len(ys) // 2]
+    high = min(ys[-1], middle + 3 * (middle - low)) if middle > low else ys[-1]
+    room = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
+    low, high = max(low - room, min(low, 0.0)), high + room
+    first, last = points[0][0], points[-1][0]
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = (x - first) / (last - first) if last > first else 0.5
+        return left + 6 + across * (right - left - 12), bottom - (min(y, high) - low) / (high - low) * (bottom - top)
+
+    body: list[Any] = [_box(left, 5, 8, 8, "fill-blue", 0.75), _text(left + 13, 13, "a trial")]
+    body += [_line(left + 70, 9, left + 90, 9, "orange"), _text(left + 95, 13, "lowest so far")]
+    for value in ticks(low, high):
+        y = at(first, value)[1]
+        body += [_line(left, y, right, y), _text(left - 6, y + 4, f"{value:.4g}", "faint", "end")]
+    for value in ticks(first, last, 8):
+        if float(value).is_integer():
+            body.append(_text(at(value, low)[0], bottom + 15, int(value), "faint", "middle"))
+    path, best = "", math.inf
+    for x, y in points:
+        if path:
+            path += f" {_n(at(x, best)[0])},{_n(at(x, best)[1])}"
+        best = min(best, y)
+        path += f" {_n(at(x, best)[0])},{_n(at(x, best)[1])}"
+    body.append(Markup('<polyline points="{}" class="orange"/>').format(path.strip()))
+    for x, y in points:
+        dot = Markup('<circle cx="{}" cy="{}" r="4" class="fill-blue" fill-opacity="0.75"><title>trial {}: {}</title></circle>')
+        body.append(dot.format(*map(_n, at(x, y)), _n(x), f"{y:.5g}"))
+    body.append(_text((left + right) / 2, height - 4, "trial", "faint", "middle"))
+    return _svg(height, "Validation loss by trial", body)
+
+
+def shares(values: Mapping[str, float]) -> Markup:
+    """Parts of a whole by name, a bar each.
+
+    Args:
+        values: fractions by name.
+    """
+    left, right, step = 160, WIDTH - 48, 20
+    body: list[Any] = []
+    for i, (name, share) in enumerate(values.items()):
+        y = i * step
+        body += [
+            _text(left - 6, y + 14, shorten(name, 25), anchor="end", tip=name),
+            _box(left, y + 4, share * (right - left), step - 6, "fill-blue", 0.8, f"{name}: {share:.4f}"),
+            _text(left + share * (right - left) + 6, y + 14, percent(share)),
+        ]
+    return _svg(step * len(values) + 6, "Shares by name", body)
+
+
+def lr_curve(points: Points, smooth: Points, mark: float) -> Markup:
+    """Training loss against a rising learning rate on a logarithmic axis, with the rate that is suggested.
+
+    Args:
+        points: (rate, loss of the batch); what lies far above the start is drawn at the upper edge.
+        smooth: (rate, smoothed loss).
+        mark: the suggestion.
+    """
+    height, left, right, top, bottom = 230, 46, WIDTH - 12, 26, 192
+    points = [(x, y) for x, y in points if math.isfinite(y)]
+    low, start = min(y for _, y in [*points, *smooth]), smooth[0][1]
+    high = min(max(y for _, y in points), start + 0.5 * (start - low))
+    low = max(low - 0.05 * (high - low), 0.0)
+    first, last = math.log10(points[0][0]), math.log10(points[-1][0])
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = (math.log10(x) - first) / (last - first)
+        return left + across * (right - left), bottom - (min(y, high) - low) / (high - low) * (bottom - top)
+
+    body: list[Any] = [_box(left, 5, 8, 8, "fill-blue", 0.5), _text(left + 13, 13, "a batch")]
+    body += [_line(left + 70, 9, left + 90, 9, "orange"), _text(left + 95, 13, "smoothed")]
+    for value in ticks(low, high):
+        y = at(points[0][0], value)[1]
+        body += [_line(left, y, right, y), _text(left - 6, y + 4, f"{value:.4g}", "faint", "end")]
+    for power in range(math.ceil(first), math.floor(last) + 1):
+        body.append(_text(at(10.0**power, low)[0], bottom + 15, f"1e{power}", "faint", "middle"))
+    for x, y in points:
+        body.append(Markup('<circle cx="{}" cy="{}" r="2" class="fill-blue" fill-opacity="0.5"/>').format(*map(_n, at(x, y))))
+    path = " ".join(f"{_n(x)},{_n(y)}" for x, y in (at(*point) for point in smooth))
+    body.append(Markup('<polyline points="{}" class="orange" stroke-linejoin="round"/>').format(path))
+    x = at(mark, low)[0]
+    body += [_line(x, top, x, bottom, "blue"), _text(x, top - 3, f"{mark:.2g}", "", "middle")]
+    body.append(_text((left + right) / 2, height - 4, "learning rate", "faint", "middle"))
+    return _svg(height, "Training loss by learning rate", body)

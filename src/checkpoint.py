@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import shlex
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,14 +36,15 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}.", "Give the path of a .ckpt file, such as runs/.../checkpoints/best.ckpt.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch's remarks about pickles that it then refuses
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0] if "Unsupported" in str(error) or "GLOBAL" in str(error) else "it is damaged"
         if "Weights only load failed" in str(error):
             reason = "it holds more than tensors and plain values, or is damaged"
         raise UserError(f"{path} is not loaded: {reason}.", _remedy(path)) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged: {str(error).splitlines()[0] if str(error) else error!r}.", _remedy(path)) from None
+        raise UserError(f"{path} is damaged or cut short ({path.stat().st_size:,} bytes).", _remedy(path)) from error
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict) or not isinstance(content.get("description"), dict):
         raise UserError(f"{path} was not written by this project.", "Give a best.ckpt or last.ckpt from a run folder.")
     if wrong := next(_oddities(content), None):
@@ -230,28 +232,39 @@ class Classifier(nn.Module):
         """Class probabilities (N, num_classes) of pictures of any size and colour, brought to the network's own as in training.
 
         Args:
-            images: a Pillow picture; an array (H, W), (H, W, C) or (N, H, W, C); a tensor (H, W), (C, H, W) or (N, C, H, W); or a list
-                of such. C is 1, 2 (grey, alpha), 3 or 4 (RGB, alpha). Arrays and tensors hold uint8 or uint16 pixels.
+            images: the name of a picture file; a Pillow picture; an array (H, W), (H, W, C) or (N, H, W, C); a tensor (H, W), (C, H, W)
+                or (N, C, H, W); or a list of such. C is 1, 2 (grey, alpha), 3 or 4 (RGB, alpha). Arrays and tensors hold uint8 or uint16
+                pixels.
 
         Raises:
-            UserError: anything else, such as float pixels, of which nobody knows the range.
+            UserError: a file that cannot be read, or what is no picture, such as float pixels, of which nobody knows the range.
         """
-        from src.datamodules.decode import to_array
-
-        pictures = to_pictures(images)
-        if not pictures:
+        shown = [self._show(picture) for picture in to_pictures(images)]
+        if not shown:
             return torch.empty(0, len(self.classes))
-        shown = [torch.from_numpy(to_array(p, self.image_size or p.height, self.channels, self.resize)) for p in pictures]
         return torch.cat([self(batch.to(self.mean.device)).softmax(1) for batch in torch.stack(shown).split(64)])
 
+    def _show(self, picture: Image.Image | str | os.PathLike) -> torch.Tensor:
+        """uint8 (C, H, W) of the network's own size."""
+        from src.datamodules.decode import decode, to_array
 
-def to_pictures(images: Any) -> list[Image.Image]:
-    """Whatever `Classifier.predict` takes, as Pillow pictures."""
-    if isinstance(images, Image.Image):
+        if isinstance(picture, Image.Image):
+            return torch.from_numpy(to_array(picture, self.image_size or picture.height, self.channels, self.resize))
+        if self.image_size is None:
+            raise UserError("This checkpoint does not say at which size its network takes pictures.", "Give arrays of that size.")
+        try:
+            return torch.from_numpy(decode(picture, self.image_size, self.channels, self.resize))
+        except ValueError as error:
+            raise UserError(f"{picture}: {error}.", "Give a picture file that can be read.") from None
+
+
+def to_pictures(images: Any) -> list[Image.Image | str | os.PathLike]:
+    """Whatever `Classifier.predict` takes, as Pillow pictures and names of files."""
+    if isinstance(images, Image.Image | str | os.PathLike):
         return [images]
     if isinstance(images, list | tuple):
         return [picture for item in images for picture in to_pictures(item)]
-    kind = f"{type(images).__name__}"
+    kind = type(images).__name__
     if isinstance(images, torch.Tensor):
         images = images.detach().cpu()
         kind = f"tensor {tuple(images.shape)}"
@@ -259,7 +272,7 @@ def to_pictures(images: Any) -> list[Image.Image]:
     elif isinstance(images, np.ndarray):
         kind, pixels = f"array {images.shape}", images
     else:
-        raise UserError(f"{kind} is no picture.", "Give Pillow pictures, arrays or tensors; Image.open(path) reads a file.")
+        raise UserError(f"{kind} is no picture.", "Give names of files, Pillow pictures, arrays or tensors.")
     if pixels.dtype not in (np.uint8, np.uint16):
         raise UserError(
             f"The pixels are {pixels.dtype}, whose range is not known.",
@@ -269,7 +282,7 @@ def to_pictures(images: Any) -> list[Image.Image]:
         return [picture for item in pixels for picture in to_pictures(item)]
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and 1 <= pixels.shape[-1] <= 4)) or 0 in pixels.shape:
         raise UserError(
-            f"An {kind} is no picture." if kind.startswith("array") else f"A {kind} is no picture.",
+            f"The {kind} is no picture.",
             "Arrays are (H, W), (H, W, C) or (N, H, W, C), tensors (H, W), (C, H, W) or (N, C, H, W), with 1 to 4 channels.",
         )
     from src.datamodules.decode import to_8_bit

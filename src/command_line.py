@@ -41,7 +41,7 @@ def run(main: Callable[[], object]) -> None:
         try:
             main()
         except Exception as error:
-            problem = None if WANTS_TRACEBACK else _hydra_problem(error)
+            problem = None if WANTS_TRACEBACK else hydra_problem(error)
             if problem is None:
                 raise
             fail(*problem)
@@ -60,7 +60,7 @@ def _without_folder(arguments: list[str]) -> list[str]:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     keys = ("hydra.run.dir", "hydra.sweep.dir")
     kept = [argument for argument in arguments if argument.partition("=")[0] not in keys]
-    return [*kept, *(f"{key}={_quoted(folder)}" for key in keys)]
+    return [*kept, *(f"{key}={quoted(folder)}" for key in keys)]
 
 
 def _usage_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
@@ -104,17 +104,17 @@ def quote(argument: str) -> str:
     key, equals, value = argument.partition("=")
     if key.lstrip("+") not in VERBATIM or not equals or value in ("", "null") or (value[0] == value[-1] == "'" and len(value) > 1):
         return argument
-    return f"{key}={_quoted(value)}"
+    return f"{key}={quoted(value)}"
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
     """A string as Hydra's grammar quotes it: a backslash only matters in front of a quote."""
     head = value.rstrip("\\")
     escaped = head.replace("\\'", "\\\\'").replace("'", "\\'") + value[len(head) :] * 2
     return f"'{escaped}'"
 
 
-def _hydra_problem(error: Exception) -> tuple[str, str] | None:
+def hydra_problem(error: Exception) -> tuple[str, str] | None:
     """Two lines for an error of Hydra's or OmegaConf's about the command line, or of the disk's; None for anything else."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -203,7 +203,7 @@ def _continue_run(arguments: list[str]) -> list[str]:
     inside_run = checkpoint.parent.name == "checkpoints"
     rest = [a for a in arguments if not a.startswith("resume=")]
     if folder is None and inside_run:
-        rest.append(f"hydra.run.dir={_quoted(str(checkpoint.parent.parent))}")
+        rest.append(f"hydra.run.dir={quoted(str(checkpoint.parent.parent))}")
     return [*rest, f"resume={checkpoint}"]
 
 

@@ -158,6 +158,7 @@ class TensorBoard(TensorBoardLogger):
             self._writers[stage] = SummaryWriter(os.path.join(self.root_dir, stage), **self._kwargs)
         return self._writers[stage]
 
+    @rank_zero_only
     def resume_from(self, step: int) -> None:
         """Forget what an earlier part of the run logged at `step` and later, which is about to be repeated."""
         self._kwargs["purge_step"] = step
@@ -166,9 +167,9 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """`val/loss` is `loss` of the run val. At an epoch's end loss and rate are left out: the marks inside the epoch have them."""
+        """`val/loss` is `loss` of the run val. What the task has logged itself, with the marks of an epoch, is left out at its end."""
         for name, value in metrics.items():
-            if name == "epoch" or (name in ("train/loss", "lr") and "epoch" in metrics):
+            if name == "epoch" or (name in ("train/loss", "train/acc", "lr") and "epoch" in metrics):
                 continue
             stage, _, tag = name.rpartition("/")
             if stage in self.STAGES:
@@ -191,9 +192,13 @@ class TensorBoard(TensorBoardLogger):
         self._log_graph = False
         size = model.description["image_size"]
         network = copy.deepcopy(model.model).eval()  # add_graph would switch parts to training that are not to be trained
+        images = torch.zeros(1, model.mean.shape[1], size, size, device=model.device, dtype=model.mean.dtype)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing is deprecated, and warns of every branch that hangs on a shape
-            self.experiment.add_graph(network, torch.zeros(1, model.mean.shape[1], size, size, device=model.device, dtype=model.mean.dtype))
+            try:
+                self.experiment.add_graph(network, images)
+            except Exception as error:  # not every network can be traced, and none needs to be
+                log.warning("The network cannot be drawn: %s", str(error).strip().partition("\n")[0])
 
     @rank_zero_only
     def log_results(self, settings: dict[str, Any], figures: dict[str, float], step: int) -> None:

@@ -60,7 +60,7 @@ def predict(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         raise
     run.finish({"status": "completed", "checkpoint": os.path.abspath(checkpoint), **results})
     if others:
-        log.info("%s other files have no picture's extension and were passed over.", f"{others:,}")
+        log.info("Passed over %s without a picture's extension", f"{others:,}")
     log.info("%s", run.path)
     return results
 
@@ -78,6 +78,7 @@ def _predict(cfg: DictConfig, net: Classifier, path: str, total: int, folder: Pa
         pin_memory=device.type == "cuda",
     )
     top_k = min(cfg.top_k, len(net.classes))
+    inside = os.path.join(os.path.expanduser(path), "")  # not repeated on the screen
     rows: list[list[str]] = []  # for the screen, like `rejected`: the first ones alone
     rejected: list[tuple[str, str]] = []
     counts: Counter[str] = Counter()
@@ -87,7 +88,7 @@ def _predict(cfg: DictConfig, net: Classifier, path: str, total: int, folder: Pa
         for files, images, failures, views in loader:
             for file, reason in failures:
                 tables.unreadable(file, reason)
-            rejected += failures[: SHOWN - len(rejected)]
+            rejected += [(file.removeprefix(inside), reason) for file, reason in failures[: SHOWN - len(rejected)]]
             unreadable += len(failures)
             if files:
                 images = images.to(device, non_blocking=True)
@@ -105,7 +106,7 @@ def _predict(cfg: DictConfig, net: Classifier, path: str, total: int, folder: Pa
                     tables.prediction(file, answer, cam)
                     counts[answer[0][0]] += 1
                     if len(rows) < SHOWN:
-                        rows.append([file, *(f"{name} {p:.4f}" for name, p in answer)])
+                        rows.append([file.removeprefix(inside), *(f"{name} {p:.4f}" for name, p in answer)])
             if time.monotonic() - drawn >= 0.5:
                 drawn = time.monotonic()
                 done = sum(counts.values()) + unreadable
@@ -115,10 +116,10 @@ def _predict(cfg: DictConfig, net: Classifier, path: str, total: int, folder: Pa
     if rows:
         log.info("%s", columns([["file", "likeliest", *(f"{i}." for i in range(2, top_k + 1))], *rows]))
         _more(sum(counts.values()), "predictions.csv")
-    by_class = ", ".join(f"{number:,} {name}" for name, number in counts.most_common(10))
-    log.info("%s predictions: %s", f"{sum(counts.values()):,}", (by_class or "none") + (", ..." if len(counts) > 10 else ""))
+    by_class = ", ".join(f"{name}: {number:,}" for name, number in counts.most_common(10)) + (", ..." if len(counts) > 10 else "")
+    log.info("Predicted %s%s", f"{sum(counts.values()):,}", f" ({by_class})" if counts else "")
     if rejected:
-        log.info("%s files could not be read:\n%s", f"{unreadable:,}", columns(rejected))
+        log.info("Could not read %s:\n%s", f"{unreadable:,}", columns(rejected))
         _more(unreadable, "unreadable.csv")
     return {"predictions": sum(counts.values()), "unreadable": unreadable, "classes": dict(counts.most_common())}
 

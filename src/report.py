@@ -282,12 +282,12 @@ def _heat(task: ClassificationTask, images: torch.Tensor, targets: torch.Tensor)
 def _samples(data: ImageDataModule, classes: Sequence[str]) -> dict[str, Any]:
     """Some training pictures as the network sees them in training."""
     positions = torch.arange(min(SAMPLES, data.sizes()["train"]))
-    images, labels = data.images("train", positions), data.labels("train")[positions].tolist()
+    labels = data.labels("train")[positions].tolist()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        images = data.augmented(positions)
     name = "as they are: no augmentation"
     if data.augment is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            images = data.augment(images, positions.tolist()) if isinstance(data.augment, PerImage) else data.augment(images)
         transform = data.augment.transform if isinstance(data.augment, PerImage) else data.augment
         name = f"augmented by {type(transform).__name__}"
     pictures = [{"picture": _uri(image), "true": classes[label]} for image, label in zip(images, labels, strict=True)]

@@ -216,19 +216,28 @@ def _refuse_lockstep(config: DictConfig, jobs: Sequence[Job]) -> None:
 
 
 def _check(jobs: Sequence[Job]) -> None:
-    """Build what each unfinished job would build, but for its data."""
+    """Build what each unfinished job would build, but for its data. With `check=true` or `check=data` that is all: the program ends."""
     from src.build import build
 
-    seen = []
+    asked = jobs[0].config.get("check")
+    in_order, seen = True, []
     for job in jobs:
         config = OmegaConf.merge(job.config, {"seed": 0})
         if config in seen or status(job.folder) == "completed":
             continue
         seen.append(config)
         try:
-            build(config)
+            if asked:
+                from src.training import check_only
+
+                in_order &= check_only(config, job.folder)
+            else:
+                build(config)
         except UserError as error:
             raise UserError(f"{job}: {error.problem}", error.remedy) from None
+    if asked:
+        print(f"{len(jobs)} jobs, {len(seen)} of them different but for the seed.")
+        sys.exit(0 if in_order else 1)
 
 
 def _write(job: Job) -> None:

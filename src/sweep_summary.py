@@ -30,11 +30,13 @@ PAGE = Environment(
 )
 
 
-def write_summary(sweep: Path) -> list[dict[str, Any]]:
+def write_summary(sweep: Path, kind: str = "sweep", findings: Mapping[str, charts.Markup] | None = None) -> list[dict[str, Any]]:
     """Write the three files.
 
     Args:
         sweep: folder of the sweep.
+        kind: sweep or search; names the page.
+        findings: charts by title, shown first.
 
     Returns:
         A row a job, the best one first: `job`, the keys that vary, `status`, `FIGURES`, `best_epoch`, `train_seconds`, `folder`, `error`.
@@ -49,7 +51,9 @@ def write_summary(sweep: Path) -> list[dict[str, Any]]:
         failures = [f"- {row['job']}: {row['error']}" for row in rows if row["error"]]
         write_text(sweep / "summary.md", text + ("\n" + "\n".join(failures) + "\n" if failures else ""))
         page = PAGE.get_template("sweep.html.jinja").render(
+            kind=kind,
             name=sweep.name,
+            findings=findings or {},
             progress=_progress(rows),
             running=any(row["status"] in ("running", "waiting") for row in rows),
             rows=rows,
@@ -60,7 +64,7 @@ def write_summary(sweep: Path) -> list[dict[str, Any]]:
             charts=[(key, _chart(rows, key)) for key in keys],
             chart_style=charts.STYLE,
         )
-        write_text(sweep / "sweep.html", page)
+        write_text(sweep / f"{kind}.html", page)
     return rows
 
 

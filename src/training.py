@@ -265,13 +265,14 @@ def summarise(cfg: DictConfig, trainer: L.Trainer, task: ClassificationTask, che
 def settings(cfg: DictConfig) -> dict[str, Any]:
     """The part of a config that runs are compared by, flat: what is chosen of each kind, and its numbers."""
     config = OmegaConf.to_container(cfg, resolve=True)
-    data = ("_target_", "augment", "batch_size", "image_size", "val_size", "fold", "balance")
+    data = ("_target_", "augment", "mixup", "cutmix", "batch_size", "image_size", "val_size", "fold", "balance")
     trainer = ("max_epochs", "precision", "accumulate_grad_batches", "gradient_clip_val")
+    technical = ("_target_", "channels_last", "compile")
     return _flat(
         {
             "data": {key: config["data"].get(key) for key in data},
             **{group: config[group] for group in ("model", "optimizer", "scheduler")},
-            "loss": config["task"].get("loss"),
+            "task": {key: value for key, value in config["task"].items() if key not in technical},
             "trainer": {key: config["trainer"].get(key) for key in trainer},
             "seed": config["seed"],
         }

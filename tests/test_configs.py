@@ -23,7 +23,7 @@ OPTIONS = [
     for path in sorted((CONF / group).glob("*.yaml"))
 ]
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-SMALL = {"cifar10": 16, "fashion_mnist": 16, "dog_cat": 8}  # batch sizes
+SMALL = {"cifar10": 16, "fashion_mnist": 16, "dog_cat": 8, "digits": 16}  # batch sizes
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -47,10 +47,9 @@ def test_every_data_set_builds_with_the_same_names(name, tmp_path):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_takes_real_steps(name, cifar_root, fashion_root, dog_cat_root, tmp_path):
     cfg = composed([f"experiment={name}"])
-    kind = {"CIFAR10DataModule": "cifar10", "FashionMNISTDataModule": "fashion_mnist", "DogCatDataModule": "dog_cat"}[
-        cfg.data._target_.rpartition(".")[2]
-    ]
-    root = {"cifar10": cifar_root, "fashion_mnist": fashion_root, "dog_cat": dog_cat_root}[kind]
+    kinds = {"CIFAR10": "cifar10", "FashionMNIST": "fashion_mnist", "DogCat": "dog_cat", "Digits": "digits"}
+    kind = kinds[cfg.data._target_.rpartition(".")[2].removesuffix("DataModule")]
+    root = {"cifar10": cifar_root, "fashion_mnist": fashion_root, "dog_cat": dog_cat_root, "digits": tmp_path}[kind]
     small = ["data.image_size=64"] if kind == "dog_cat" else []
     if "weights" in cfg.model:
         small.append("model.weights=null")

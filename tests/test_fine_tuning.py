@@ -148,13 +148,29 @@ def test_a_frozen_backbone_stays_as_it_was(tmp_path):
     assert changed == {"model.head.weight", "model.head.bias"}  # nor did the statistics of batch norm move
 
 
-def test_kept_features_change_nothing_but_the_time(tmp_path, monkeypatch):
-    options = [*SMALL, "model.scale=1", "trainer.max_epochs=2", "optimizer.lr=0.1", "task.freeze_backbone=true"]
+@pytest.mark.parametrize("scheduler", ["constant", "onecycle"])  # the second asks for the length of the run before it starts
+def test_kept_features_change_nothing_but_the_time(tmp_path, monkeypatch, scheduler):
+    options = [
+        *SMALL[:-1],
+        f"scheduler={scheduler}",
+        "model.scale=1",
+        "trainer.max_epochs=2",
+        "optimizer.lr=0.1",
+        "task.freeze_backbone=true",
+    ]
+    backbone = []
+    monkeypatch.setattr(
+        ResNet9, "forward", lambda self, images, forward=ResNet9.forward: backbone.append(len(images)) or forward(self, images)
+    )
     kept = run_training(tmp_path / "kept", *options)
+    assert sum(backbone) < 2 * 1437 + 360 + 500  # every picture once, the test split, and what it takes to try and to draw
     monkeypatch.setattr(ClassificationTask, "_head_sees_features", lambda self, data: False)
     plain = run_training(tmp_path / "plain", *options)
     assert "kept_features" in (tmp_path / "kept" / "run.json").read_text()
     assert "kept_features" not in (tmp_path / "plain" / "run.json").read_text()
+    assert not [
+        name for name in torch.load(tmp_path / "kept" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] if "_head" in name
+    ]
     assert kept["val"]["loss"] == pytest.approx(plain["val"]["loss"], abs=1e-4) and kept["val"]["acc"] == plain["val"]["acc"]
     assert kept["test"]["loss"] == pytest.approx(plain["test"]["loss"], abs=1e-4)
 

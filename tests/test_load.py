@@ -93,7 +93,7 @@ def test_channels_are_where_they_belong(rgb):
         (torch.zeros(8, 8, 3, dtype=torch.uint8), "(8, 8, 3)"),
         (np.zeros(8, np.uint8), "(8,)"),
         (np.zeros((0, 8), np.uint8), "(0, 8)"),
-        ("a.jpg", "str"),
+        ("gone.jpg", "gone.jpg: it cannot be decoded (No such file"),
         ([None], "NoneType"),
     ],
 )

@@ -183,7 +183,7 @@ def test_each_job_gets_gpus_of_its_own(devices, n_jobs, given, tmp_path, monkeyp
 
 
 def test_cpu_threads_are_divided(tmp_path, monkeypatch):
-    monkeypatch.setattr("hydra_plugins.processes._cores", lambda: 8)
+    monkeypatch.setattr("hydra_plugins.processes.cores", lambda: 8)
     jobs = planned(tmp_path, "model=lenet", "seed=0,1,2,3", "trainer.accelerator=cpu", "trainer=ddp", "trainer.devices=2")
     assert Pool(jobs, 2, tmp_path, None).threads == 2  # 8 cores, 2 jobs of 2 processes
     assert Pool(jobs, None, tmp_path, None).width == 1
@@ -192,7 +192,7 @@ def test_cpu_threads_are_divided(tmp_path, monkeypatch):
 # Whole sweeps ---------------------------------------------------------------------------------------------------------
 
 FAULT = '''
-import os, signal
+import os, signal, time
 from pathlib import Path
 import lightning as L
 
@@ -205,8 +205,10 @@ class Fault(L.Callback):
         for what in ("raise", "kill", "usr2", "wait"):
             mark = job.parent / f"{what}.{job.name}"
             if trainer.current_epoch == 1 and mark.exists():
+                while what == "wait" and mark.exists():
+                    time.sleep(0.1)
                 if what == "wait":
-                    import time; time.sleep(60)
+                    return
                 mark.unlink()
                 if what == "raise":
                     raise RuntimeError("a fault of the test")
@@ -320,11 +322,11 @@ def test_ending_a_sweep_ends_its_jobs_and_a_running_one_is_not_started_twice(tmp
         second = sweep_script(sweep, "seed=0,1")
         assert second.returncode == 2 and "still running" in second.stderr
         process.send_signal(signal.SIGTERM)
+        (sweep / "wait.0").unlink()
         assert process.wait(90) == 128 + signal.SIGTERM
     finally:
         process.kill()
     assert [status(sweep / job) for job in "01"] == ["interrupted", "waiting"]
-    (sweep / "wait.0").unlink()
     again = sweep_script(sweep, "seed=0,1")
     assert again.returncode == 0 and "Job 0 (seed=0) goes on" in again.stdout, again.stderr
 

@@ -179,6 +179,30 @@ def test_a_resumed_run_has_neither_holes_nor_doubles(options, tmp_path, monkeypa
     assert events(tmp_path / "parts", "train").Tags()["images"] == ["pictures/augmented"]
 
 
+def test_a_run_killed_behind_its_checkpoint_has_no_hole(tmp_path, monkeypatch):
+    """What an epoch has to show is on the disk before its checkpoint is."""
+    from src.loggers import TensorBoard
+
+    class Killed(BaseException):
+        pass
+
+    def kill(self, checkpoint_callback):
+        original(self, checkpoint_callback)
+        last = tmp_path / "checkpoints" / "last.ckpt"
+        if last.is_file() and torch.load(last, weights_only=True)["global_step"] == 24:
+            kept.update({file: file.read_bytes() for file in (tmp_path / "tb").rglob("events.*")})
+            raise Killed
+
+    original, kept = TensorBoard.after_save_checkpoint, {}
+    monkeypatch.setattr(TensorBoard, "after_save_checkpoint", kill)
+    with pytest.raises(Killed):
+        run_logged(tmp_path, *SMALL, "trainer.max_epochs=3")
+    for file, content in kept.items():
+        file.write_bytes(content)
+    for tag in ("metrics/loss", "metrics/acc"):
+        assert curves(tmp_path, "train")[tag][-1][0] == curves(tmp_path, "val")[tag][-1][0] == 23
+
+
 def test_a_finished_run_made_longer_shows_one_result(tmp_path):
     run_logged(tmp_path, *SMALL, "trainer.max_epochs=1")
     run_logged(tmp_path, *SMALL, "trainer.max_epochs=2", f"resume={tmp_path / 'checkpoints' / 'last.ckpt'}")

@@ -34,7 +34,6 @@ class Pictures(L.Callback):
 
     def __init__(self, count: int = 24, layers: list[str] | None = None):
         self.count, self.layers = count, layers
-        self._answers: list[torch.Tensor] = []
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Misspelt layers are told before anything is trained."""
@@ -53,38 +52,22 @@ class Pictures(L.Callback):
             pictures = data.augmented(positions)
         self._show(trainer, "train/augmented", picture_grid(pictures, _names(data, data.labels("train")[positions])))
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn == "validate":  # not between the epochs
-            self._listen(trainer, pl_module)
-
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn == "validate":
+        if trainer.state.fn == "validate":  # not between the epochs
             self._show_answers(trainer, pl_module, "val")
             self._show_features(trainer, pl_module, "val")
-
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._listen(trainer, pl_module)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._show_answers(trainer, pl_module, "test")
 
-    def _listen(self, trainer: L.Trainer, task: L.LightningModule) -> None:
-        """Keep the answers of the pass that begins: a number a picture, so that no picture goes through the network again."""
-        self._answers = []
-        if self._wanted(trainer):
-            self._handle = task.register_forward_hook(lambda module, inputs, logits: self._answers.append(logits.argmax(1)))
-
     def _show_answers(self, trainer: L.Trainer, task: Any, split: str) -> None:
-        if not self._answers:
+        if not self._wanted(trainer):
             return
-        self._handle.remove()
-        answers = torch.cat(self._answers).cpu()
+        data, seen = trainer.datamodule, task.predictions[split]
         # Spread over the split: a folder's pictures come class by class.
-        rows = torch.linspace(0, len(answers) - 1, min(self.count, len(answers))).round().long()
-        positions = rows * trainer.world_size  # the first of several processes sees every so manieth picture
-        data = trainer.datamodule
-        grid = picture_grid(data.images(split, positions), _names(data, data.labels(split)[positions]), _names(data, answers[rows]))
-        self._show(trainer, f"{split}/answers", grid)
+        rows = torch.linspace(0, len(seen.labels) - 1, min(self.count, len(seen.labels))).round().long()
+        names, answers = _names(data, seen.labels[rows]), _names(data, seen.predicted[rows])
+        self._show(trainer, f"{split}/answers", picture_grid(data.images(split, seen.positions[rows]), names, answers))
         self._show(trainer, f"{split}/confusion", confusion_matrix(task.confusion[split], task.classes))
 
     def _show_features(self, trainer: L.Trainer, task: Any, split: str) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+# Nothing else is opened, whatever a file's content claims to be: Pillow would hand PostScript to a program that runs it.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 # Pillow warns above 89 and refuses above 179 megapixels; a warning nobody reads protects nobody, so the first limit refuses.
@@ -31,7 +33,7 @@ def decode(path: str | os.PathLike, size: int, channels: int = 3, resize: str = 
     try:
         if os.path.getsize(path) == 0:
             raise ValueError("the file is empty")
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if image.format == "JPEG":
                 image.draft("RGB" if channels == 3 else "L", (size, size))  # decode at 1/2, 1/4 or 1/8 where that is enough
             return to_array(image, size, channels, resize)

@@ -78,7 +78,7 @@ def _download(url: str, part: Path, timeout: float) -> None:
 def extract(archive: Path, folder: Path, checksum: str | None = None) -> None:
     """Unpack a tar archive so that `folder`, its top-level folder, stands beside it, whole or not at all.
 
-    Members that would land outside, links out of it and devices are refused (tarfile's `data` filter).
+    Members that would land outside, links out of it and devices are refused (tarfile's `data` filter), and more than the disk holds.
 
     Raises:
         UserError: wrong checksum, damaged archive, no such folder inside, or a hostile member.
@@ -92,9 +92,18 @@ def extract(archive: Path, folder: Path, checksum: str | None = None) -> None:
                 f"Delete {archive} and run again to download it, or put the right file there.",
             )
         staging = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=archive.parent))
+        room = shutil.disk_usage(staging).free
+
+        def within_room(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+            nonlocal room
+            room -= member.size
+            if room < 0:
+                raise ValueError("it unpacks to more than the disk holds")
+            return tarfile.data_filter(member, path)
+
         try:
             with tarfile.open(archive) as tar:
-                tar.extractall(staging, filter="data")
+                tar.extractall(staging, filter=within_room)
             os.replace(staging / folder.name, folder)
         except FileNotFoundError:
             raise UserError(f"{archive} holds no folder {folder.name}.", "Put the right archive there.") from None

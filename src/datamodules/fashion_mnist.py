@@ -1,6 +1,7 @@
 """Fashion-MNIST from its original files (Xiao, Rasul & Vollgraf, 2017)."""
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
@@ -22,6 +23,9 @@ MD5 = {
     "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
     "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
 }
+
+
+LARGEST = 1 << 30  # bytes in one file; the real ones have 47 million
 
 
 class FashionMNISTDataModule(ImageDataModule):
@@ -69,16 +73,19 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            content = file.read()
-        if content[:4] != bytes((0, 0, 8, dimensions)):
-            raise ValueError("it does not begin as an IDX file of bytes does")
-        shape = np.frombuffer(content, ">u4", dimensions, offset=4)
-        data = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-        if data.size != int(np.prod(shape, dtype=np.int64)):
-            raise ValueError(f"it holds {data.size} of the {int(np.prod(shape, dtype=np.int64))} bytes that it announces")
+            head = file.read(4 + 4 * dimensions)
+            if head[:4] != bytes((0, 0, 8, dimensions)):
+                raise ValueError("it does not begin as an IDX file of bytes does")
+            shape = np.frombuffer(head, ">u4", dimensions, offset=4)
+            size = math.prod(shape.tolist())
+            if size > LARGEST:
+                raise ValueError(f"it announces {size} bytes")
+            content = file.read(size + 1)  # no more than is announced: a packed file can hold any number of zeros
+        if len(content) != size:
+            raise ValueError(f"it holds {'more' if len(content) > size else len(content)} of the {size} bytes that it announces")
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(
             f"{path} is damaged or no IDX file: {error}.",
             f"Delete it and run again to download it, or put the right file there (MD5 {MD5.get(path.name, 'see the data set page')}).",
         ) from None
-    return data.reshape(shape).copy()
+    return np.frombuffer(content, np.uint8).reshape(shape).copy()

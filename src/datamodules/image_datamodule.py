@@ -382,7 +382,7 @@ class ImageDataModule(L.LightningDataModule):
         return self._mix(images.float(), labels)
 
     def augmented(self, positions: torch.Tensor) -> torch.Tensor:
-        """uint8 (len(positions), C, H, W): training pictures, by their position in the split, as a training step may see them.
+        """uint8 (len(positions), C, H, W): training pictures, by their position in the split, as augmented before MixUp and CutMix.
 
         Where the augmentation draws from the global random state, so does this.
         """

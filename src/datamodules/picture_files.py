@@ -1,5 +1,6 @@
 """Pictures that lie in files: decoded once into a memory-mapped cache when they fit, decoded again each epoch when not."""
 
+import errno
 import hashlib
 import json
 import logging
@@ -124,7 +125,15 @@ def unusable(files: PictureFiles, folder: Path) -> list[tuple[Path, str]]:
 def _build(files: PictureFiles, staging: Path) -> None:
     log.info("Decoding %s pictures once, to %dx%d ...", f"{len(files):,}", files.size, files.size)
     shape = (len(files), files.channels, files.size, files.size)
-    out = np.memmap(staging / "pictures.u8", dtype=np.uint8, mode="w+", shape=shape)
+    if hasattr(os, "posix_fallocate"):  # a full disk is told here; a mapped file would only find out by a crash
+        with open(staging / "pictures.u8", "wb") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, files.nbytes)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # else the file system cannot reserve
+                    raise OSError(error.errno, error.strerror, str(staging.parent)) from None
+    mode = "r+" if (staging / "pictures.u8").exists() else "w+"
+    out = np.memmap(staging / "pictures.u8", dtype=np.uint8, mode=mode, shape=shape)
     bad: dict[str, str] = {}
 
     def work(i: int) -> None:

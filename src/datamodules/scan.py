@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from src.datamodules.decode import decode, is_image_name
+from src.datamodules.decode import FORMATS, decode, is_image_name
 from src.datamodules.image_datamodule import ImageDataModule
 from src.datamodules.image_folder import ImageFolderDataModule
 
@@ -107,7 +107,7 @@ def _look(path: Path) -> tuple[str | None, str | None, bytes]:
     """Why a file cannot be used, or None; the picture's format; a hash of its bytes."""
     try:
         decode(path, 32)
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             format = "JPEG" if image.format == "MPO" else image.format  # what some cameras call their JPEG
         with open(path, "rb") as file:
             return None, format, hashlib.file_digest(file, "sha256").digest()

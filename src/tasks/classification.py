@@ -87,7 +87,8 @@ class ClassificationTask(L.LightningModule):
         self.interval, self.frequency, self.monitor = interval, frequency, monitor
         self.channels_last, self.compile_model = channels_last, compile
         self.freeze_backbone, self.backbone_lr, self.decay_norm_and_bias = freeze_backbone, backbone_lr, decay_norm_and_bias
-        self._head: Any = head_of(model, len(self.classes)) if freeze_backbone or backbone_lr != 1 else None
+        head = head_of(model, len(self.classes)) if freeze_backbone or backbone_lr != 1 else None
+        object.__setattr__(self, "_head", head)  # a part of the model already: no second name for it in the checkpoints
         self.description = dict(description or {})
         self.automatic: dict[str, Any] = {}  # choices made on the user's behalf, for run.json
         self.val_metrics = Metrics(len(self.classes))
@@ -173,7 +174,8 @@ class ClassificationTask(L.LightningModule):
         if self.freeze_backbone:
             self._freeze(self.frozen)
 
-    def on_fit_start(self) -> None:
+    def _keep_features(self) -> None:
+        """Let the data hand out what the frozen backbone makes of them, where that never changes."""
         data = self.trainer.datamodule
         if self.freeze_backbone is not True or not hasattr(data, "keep_features") or self.trainer.world_size > 1:
             return
@@ -269,6 +271,8 @@ class ClassificationTask(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         self._log_mark(self.global_step - 1)  # of the last step, which has been taken
         loss, acc = self._sums.epoch_means()
+        for logger in self.loggers:  # here and not with the other figures below: those come behind the epoch's checkpoint
+            logger.log_metrics({"train/acc": acc}, self.global_step - 1)
         self._sums.start_epoch(self.device)  # a checkpoint of the finished epoch has nothing to go on counting from
         self.log_dict({"train/loss": loss, "train/acc": acc, "lr": self._lr()}, logger=bool(self.loggers))
 
@@ -316,6 +320,7 @@ class ClassificationTask(L.LightningModule):
         Raises:
             UserError: arguments that torch refuses.
         """
+        self._keep_features()  # here the network is on its device with its weights, and no loader has been made yet
         try:
             optimizer = self._optimizer()
             scheduler = self._scheduler(optimizer, self._run_length)
