@@ -87,7 +87,6 @@ class ClassificationTask(L.LightningModule):
         self.interval, self.frequency, self.monitor = interval, frequency, monitor
         self.channels_last, self.compile_model = channels_last, compile
         self.freeze_backbone, self.backbone_lr, self.decay_norm_and_bias = freeze_backbone, backbone_lr, decay_norm_and_bias
-        self._head: Any
         head = head_of(model, len(self.classes)) if freeze_backbone or backbone_lr != 1 else None
         object.__setattr__(self, "_head", head)  # a part of the model already: no second name for it in the checkpoints
         self.description = dict(description or {})
