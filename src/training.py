@@ -350,6 +350,7 @@ def quieten() -> None:
         ".*does not have many workers.*",  # batches from memory need none
         ".*isinstance\\(treespec, LeafSpec\\).*",
         ".*callbacks used to create the checkpoint need to be provided.*",  # averaged weights lie in the checkpoint itself
+        ".*The dirpath has changed from.*",  # a run folder that was moved: BestCheckpoint knows
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
         ".*number of training batches .* is smaller than the logging interval.*",  # the last mark is logged at the epoch's end
         ".*available but not used.*",

@@ -26,7 +26,9 @@ def commands(page) -> list[str]:
     lines = [line for block in re.findall(r"```bash\n(.*?)```", content, re.S) for line in block.replace("\\\n", " ").splitlines()]
     lines += [line[4:] for line in re.findall(r"^    python .*$", content, re.M)]
     lines += re.findall(r"`((?:python|torchrun) [^`]*)`", re.sub(r"```.*?```", "", content, flags=re.S))
-    return [line.strip() for line in lines if re.search(r"(?<![/\w])\w+\.py\b", line) and "<TAB>" not in line]
+    return [
+        line.strip() for line in lines if re.search(r"(?<![/\w])\w+\.py\b", line) and "<TAB>" not in line and not line.startswith("eval ")
+    ]
 
 
 COMMANDS = sorted({(page.relative_to(ROOT).as_posix(), command) for page in PAGES for command in commands(page)})
