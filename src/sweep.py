@@ -245,8 +245,8 @@ def _write(job: Job) -> None:
 
     if status(job.folder) == "failed":
         shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
-        for path in [job.folder / "metrics.csv", job.folder / "results.json", *job.folder.glob("events.out.tfevents.*")]:
-            path.unlink(missing_ok=True)
+        for name in ("metrics.csv", "results.json"):
+            (job.folder / name).unlink(missing_ok=True)
     if not (job.folder / FROZEN).is_file():
         (job.folder / FROZEN).parent.mkdir(parents=True, exist_ok=True)
         write_text(job.folder / FROZEN, OmegaConf.to_yaml(OmegaConf.merge(job.config, {"hydra": job.hydra})))
