@@ -159,11 +159,15 @@ class TensorBoard(TensorBoardLogger):
         return self._writers[stage]
 
     @rank_zero_only
-    def resume_from(self, step: int) -> None:
-        """Forget what an earlier part of the run logged at `step` and later, which is about to be repeated."""
+    def begin(self, step: int | None) -> None:
+        """Clear away what an earlier run in the same folder, or an earlier part of this one, has logged and is about to be repeated.
+
+        Args:
+            step: from where a resumed run goes on; None begins anew.
+        """
         self._kwargs["purge_step"] = step
-        for stage in ("test", "results"):  # written at the end of a run, as a whole
-            shutil.rmtree(os.path.join(self.root_dir, stage), ignore_errors=True)
+        for folder in ("",) if step is None else ("test", "results"):  # these are written at the end of a run, as a whole
+            shutil.rmtree(os.path.join(self.root_dir, folder), ignore_errors=True)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

@@ -148,8 +148,10 @@ def _train(cfg: DictConfig, run: RunFolder, stop: StopSignals) -> dict[str, Any]
     sizes = ", ".join(f"{count:,} {split}" for split, count in data.sizes().items())
     log.info("%s on %s: %s parameters; %s pictures", *_names(task, data), f"{parameters:,}", sizes)
 
-    if cfg.resume:
-        _go_on(cfg, trainer)
+    step = _go_on(cfg, trainer) if cfg.resume else None
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoard):
+            logger.begin(step)
     with onednn(cfg, trainer, data, task, parameters):
         trainer.fit(task, data, ckpt_path=cfg.resume, weights_only=True)
 
@@ -235,16 +237,15 @@ def check_resumable(cfg: DictConfig) -> None:
             )
 
 
-def _go_on(cfg: DictConfig, trainer: L.Trainer) -> None:
-    """Clear away what a killed run left half-written, and let the table of epochs stand where the checkpoint does."""
+def _go_on(cfg: DictConfig, trainer: L.Trainer) -> int:
+    """Clear away what a killed run left half-written, let the table of epochs stand where the checkpoint does, and tell its step."""
     for part in Path(cfg.resume).parent.glob("*.part"):
         part.unlink()
     stored = ckpt.read(cfg.resume)
     for logger in trainer.loggers:
         if isinstance(logger, EpochTable):
             logger.go_on(stored["epoch"], stored.get("epoch_row") or {})
-        elif isinstance(logger, TensorBoard):
-            logger.resume_from(stored["global_step"])
+    return stored["global_step"]
 
 
 def summarise(cfg: DictConfig, trainer: L.Trainer, task: ClassificationTask, checkpoint: str, tested: bool) -> dict[str, Any]:
@@ -270,7 +271,7 @@ def summarise(cfg: DictConfig, trainer: L.Trainer, task: ClassificationTask, che
 
 def settings(cfg: DictConfig) -> dict[str, Any]:
     """The part of a config that runs are compared by, flat: what is chosen of each kind, and its numbers."""
-    config = OmegaConf.to_container(cfg, resolve=True)
+    config = without_secrets(OmegaConf.to_container(cfg, resolve=True))
     data = ("_target_", "augment", "mixup", "cutmix", "batch_size", "image_size", "val_size", "fold", "balance")
     trainer = ("max_epochs", "precision", "accumulate_grad_batches", "gradient_clip_val")
     technical = ("_target_", "channels_last", "compile")

@@ -212,6 +212,14 @@ def test_a_finished_run_made_longer_shows_one_result(tmp_path):
     assert metadata.parse_session_start_info_plugin_data(written).hparams["trainer.max_epochs"].number_value == 2
 
 
+def test_a_new_run_in_an_old_folder_begins_anew(tmp_path):
+    run_logged(tmp_path, *SMALL, "trainer.max_epochs=2")
+    run_logged(tmp_path, *SMALL, "trainer.max_epochs=1", "test=false")
+    assert [step for step, _ in curves(tmp_path, "train")["metrics/acc"]] == [11]
+    assert [step for step, _ in curves(tmp_path, "val")["metrics/loss"]] == [11]
+    assert set(curves(tmp_path, "results")) == {"val/loss", "val/acc"} and not (tmp_path / "tb" / "test").exists()
+
+
 def test_augmented_pictures_are_those_that_training_may_see(cifar_root):
     """RGB and grey, drawn in batches or picture by picture."""
     from torchvision.transforms import v2
