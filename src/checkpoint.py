@@ -277,7 +277,8 @@ def to_pictures(images: Any) -> list[Image.Image | str | os.PathLike]:
             f"The pixels are {images.dtype}, whose range is not known.",
             "Give uint8 from 0 to 255; for floats from 0 to 1: (255 * pixels).round() as uint8.",
         )
-    kind, pixels = f"array {images.shape}", images
+    kind = f"array {images.shape}"
+    pixels: Any = images
     if isinstance(images, torch.Tensor):
         kind = f"tensor {tuple(images.shape)}"
         pixels = images.cpu().numpy()

@@ -124,7 +124,7 @@ def read_space(node: DictConfig) -> dict[str, "BaseDistribution"]:
     return space
 
 
-def check(space: dict[str, "BaseDistribution"], fixed: Sequence[str]) -> None:
+def check(space: dict[str, Any], fixed: Sequence[str]) -> None:
     """Compose a run at the ends of each range and with each choice, so that a slip shows before the first trial."""
     loader = GlobalHydra.instance().config_loader()
     for override in fixed:
@@ -142,7 +142,7 @@ def check(space: dict[str, "BaseDistribution"], fixed: Sequence[str]) -> None:
             except UserError as error:
                 raise UserError(f"search: {key}={value}: {error.problem}", error.remedy) from None
             except (HydraException, OmegaConfBaseException) as error:
-                problem, remedy = hydra_problem(error)
+                problem, remedy = hydra_problem(error) or (str(error), "Check conf/search.")
                 raise UserError(f"search: {key}={value}: {problem}", remedy) from None
 
 
@@ -185,7 +185,7 @@ class Attempt:
     folder: Path
     lock: IO  # open file; the process inherits it
     slot: int
-    process: subprocess.Popen | None = None
+    process: Any = None  # subprocess.Popen, once it is started
     reported: set[int] = field(default_factory=set)  # epochs
     seen: float = 0.0  # when metrics.csv was written that was read last
 
@@ -225,8 +225,8 @@ class Worker:
                 while True:
                     for attempt in list(self.running):
                         self._watch(attempt)
-                    while len(self.running) < self.cfg.workers and (attempt := self._claim()):
-                        self._start(attempt)
+                    while len(self.running) < self.cfg.workers and (claimed := self._claim()):
+                        self._start(claimed)
                     if not self.running:
                         if not self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                             return
@@ -259,11 +259,13 @@ class Worker:
             # Of its own for every trial: workers that shared a seed would propose the same.
             seed = random.Random(f"{self.cfg.seed} {len(trials)}").getrandbits(32)
             self.study.sampler = self.samplers[self.cfg.sampler](seed=seed)
-            trial = self.study.ask(self.space)
-            name = trial.user_attrs.get("folder", str(trial.number))
-            trial.set_user_attr("folder", name)
+            asked = self.study.ask(self.space)
+            name = asked.user_attrs.get("folder", str(asked.number))
+            asked.set_user_attr("folder", name)
             slot = next(i for i in range(self.cfg.workers) if i not in [attempt.slot for attempt in self.running])
-            attempt = Attempt(trial, self.folder / name, _hold(self.folder / name), slot)
+            lock = _hold(self.folder / name)
+            assert lock is not None  # who could hold it waits for `claims`
+            attempt = Attempt(asked, self.folder / name, lock, slot)
             self.running.append(attempt)
             return attempt
 
@@ -357,7 +359,7 @@ def _hold(folder: Path) -> IO | None:
     folder.mkdir(exist_ok=True)
     file = open(folder / ".lock", "a")  # noqa: SIM115 (closed when the trial ends)
     try:
-        if os.name == "nt":
+        if sys.platform == "win32":
             import msvcrt
 
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
@@ -371,7 +373,7 @@ def _hold(folder: Path) -> IO | None:
     return file
 
 
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+LIBC: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def _die_with_parent() -> None:
@@ -398,7 +400,7 @@ def sum_up(study: "optuna.Study", folder: Path) -> None:
     """Write `summary.csv`, `summary.md` and `search.html`, which must never cost a trial."""
     try:
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        shown = {"Validation loss by trial": charts.history([(trial.number, trial.value) for trial in complete])}
+        shown = {"Validation loss by trial": charts.history([(trial.number, trial.value) for trial in complete if trial.value is not None])}
         if importances := importance(study):
             shown["Importance for the validation loss"] = charts.shares(importances)
         if any(folder.glob(f"*/{OVERRIDES}")):

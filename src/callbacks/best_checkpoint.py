@@ -17,7 +17,7 @@ class BestCheckpoint(ModelCheckpoint):
         """Take the paths of the checkpoint for those of this folder."""
 
         def here(path: str) -> str:
-            return str(Path(self.dirpath) / Path(path.replace("\\", "/")).name) if path else path
+            return str(Path(self.dirpath or "") / Path(path.replace("\\", "/")).name) if path else path
 
         moved = dict(state_dict)
         moved["dirpath"] = self.dirpath

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -132,7 +133,7 @@ def _build(files: PictureFiles, staging: Path) -> None:
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # else the file system cannot reserve
                     raise OSError(error.errno, error.strerror, str(staging.parent)) from None
-    mode = "r+" if (staging / "pictures.u8").exists() else "w+"
+    mode: Literal["r+", "w+"] = "r+" if (staging / "pictures.u8").exists() else "w+"
     out = np.memmap(staging / "pictures.u8", dtype=np.uint8, mode=mode, shape=shape)
     bad: dict[str, str] = {}
 

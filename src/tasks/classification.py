@@ -55,6 +55,7 @@ class ClassificationTask(L.LightningModule):
 
     mean: torch.Tensor  # (1, C, 1, 1)
     std: torch.Tensor
+    _head: Any  # nn.Module, or None where nothing hangs on it
 
     def __init__(
         self,
