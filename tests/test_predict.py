@@ -240,7 +240,7 @@ def test_what_must_be_typed_is_asked_for_without_importing_torch(tmp_path):
     result = run_script("predict.py", "ckpt=x", cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
     assert result.returncode == 2 and " torch" not in result.stderr
     assert "Error: path= is missing." in result.stderr
-    assert_two_lines(run_script("predict.py", "top_kk=3", cwd=tmp_path), "top_kk", "predict.py --help")
+    assert_two_lines(run_script("predict.py", "top_kk=3", cwd=tmp_path), "top_kk", "Did you mean top_k?")
 
 
 def test_names_that_are_no_text(checkpoint, tmp_path):

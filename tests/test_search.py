@@ -149,8 +149,9 @@ def test_every_space_composes(path):
 
     from src.search import check, read_space
 
+    space = read_space(composed([f"search={path.stem}"], "search").search)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        check(read_space(composed([f"search={path.stem}"], "search").search), [])
+        check(space, [])
 
 
 def test_real_trials_by_two_workers(tmp_path):
