@@ -50,6 +50,7 @@ def test_mistakes_that_hydra_alone_can_tell(arguments, words, tmp_path):
     assert_two_lines(result, *words)
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_not_there(tmp_path):
     result = run_script("train.py", "trainer.accelerator=gpu", cwd=tmp_path)
     assert_two_lines(result, "no GPU", "trainer.accelerator=cpu")
@@ -92,6 +93,7 @@ def test_evaluate_without_and_with_a_missing_checkpoint(tmp_path):
     assert_two_lines(run_script("evaluate.py", "ckpt=missing.ckpt", cwd=tmp_path), "missing.ckpt")
 
 
+@pytest.mark.slow
 def test_multirun_leaves_a_folder_a_job(tmp_path):
     result = run_script(
         "train.py", "-m", "model=lenet", "seed=0,1", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "data.image_size=16",

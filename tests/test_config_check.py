@@ -38,7 +38,7 @@ def checked(*overrides: str) -> None:
         (["optimizer=adam", "optimizer.betas=[0.9]"], ["a list of 2"]),
         (["callbacks.early_stopping.enabled=yes"], ["true or false"]),
         (["task.loss.label_smoothing=x"], ["task.loss.label_smoothing"]),
-        (["model._target_=src.models.LeNett"], ["src.models.LeNet?"]),
+        (["model._target_=src.models.LeNett"], ["src.models.LeNet or"]),
         (["model._target_=src.modles.LeNet"], ["src.models.LeNet"]),
         (["optimizer._target_=torch.optim"], ["nothing that can be called"]),
         (["optimizer.fused=true", "trainer.gradient_clip_val=1", "trainer.precision=bf16-mixed"], ["optimizer.fused", "null"]),
@@ -128,6 +128,7 @@ def test_a_folder_with_everything_wrong(tmp_path):
     assert found.counts["train"] == {"a": 7, "b": 9} and found.report().splitlines()[0].split() == ["class", "train", "val"]
 
 
+@pytest.mark.slow
 def test_check_data_exits_with_1_where_something_is_wrong(tmp_path):
     root = write_folder(tmp_path / "root", {"a": 6, "b": 6}, size=8)
     (root / "a" / "bad.jpg").write_bytes(b"x")

@@ -163,6 +163,7 @@ common = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=12, derandomize=True, **common)
 @given(lines())
 def test_a_dozen_values(tmp_path_factory, monkeypatch, line):

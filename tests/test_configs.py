@@ -44,7 +44,7 @@ def test_every_data_set_builds_with_the_same_names(name, tmp_path):
     assert common <= set(composed([f"data={name}"]).data)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if "vgg16" in name else ()) for name in EXPERIMENTS])
 def test_every_experiment_takes_real_steps(name, cifar_root, fashion_root, dog_cat_root, tmp_path):
     cfg = composed([f"experiment={name}"])
     kinds = {"CIFAR10": "cifar10", "FashionMNIST": "fashion_mnist", "DogCat": "dog_cat", "Digits": "digits"}
@@ -171,6 +171,7 @@ def test_a_network_and_a_data_set_are_two_new_files_each_and_no_edit(tmp_path):
     assert json.loads((tmp_path / "again" / "results.json").read_text())["test"] == results["test"]
 
 
+@pytest.mark.slow
 def test_a_notebook_composes_by_hand(tmp_path):
     """A plain Python session, from another directory, with no Hydra imported."""
     code = """

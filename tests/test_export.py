@@ -65,6 +65,7 @@ def test_the_exported_file_computes_the_same_from_bytes(checkpoint, kind, caplog
     assert "on random pixels" in caplog.text and "on 64 test pictures of its own data" in caplog.text
 
 
+@pytest.mark.slow
 def test_from_the_shell_with_own_pictures_and_quietly(checkpoint, tmp_path):
     photos, elsewhere = tmp_path / "photos (1)", tmp_path / "elsewhere"
     photos.mkdir()

@@ -234,6 +234,7 @@ def test_mixing_trains_and_resumes_exactly(tmp_path):
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_accuracy_on_mixed_labels_is_not_monitored():
     result = run_script("train.py", "data.mixup=0.2", "callbacks.best.monitor=train/acc", "callbacks.best.mode=max")
     assert_two_lines(result, "train/acc", "val/acc")

@@ -95,6 +95,7 @@ def test_a_weights_file_is_found_from_anywhere(tmp_path, monkeypatch):
     assert cfg.model.weights == str(tmp_path / "w.pt")
 
 
+@pytest.mark.slow
 def test_evaluate_tells_mistakes_in_two_lines(run):
     assert_two_lines(run_script("evaluate.py"), "ckpt=")
     assert_two_lines(run_script("evaluate.py", f"ckpt={run}/checkpoints/best.ckpt", "trainer.precision=foo"), "foo")

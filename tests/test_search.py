@@ -83,6 +83,7 @@ def test_started_again_it_goes_on_to_the_total(stand_in, tmp_path, capsys):
         stand_in("model=lenet")
 
 
+@pytest.mark.slow
 def test_hopeless_trials_are_pruned_and_nan_counts_as_failed(stand_in, tmp_path, monkeypatch):
     monkeypatch.setenv("PAUSE", "0.5")
     monkeypatch.setenv("KIND", "nan")
@@ -154,6 +155,7 @@ def test_every_space_composes(path):
         check(space, [])
 
 
+@pytest.mark.slow
 def test_real_trials_by_two_workers(tmp_path):
     optuna = pytest.importorskip("optuna")
     study = tmp_path / "study"

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -214,6 +215,7 @@ def test_a_finished_run_made_longer_shows_one_result(tmp_path):
 
 def test_a_new_run_in_an_old_folder_begins_anew(tmp_path):
     run_logged(tmp_path, *SMALL, "trainer.max_epochs=2")
+    shutil.rmtree(tmp_path / "checkpoints")  # else the folder is taken
     run_logged(tmp_path, *SMALL, "trainer.max_epochs=1", "test=false")
     assert [step for step, _ in curves(tmp_path, "train")["metrics/acc"]] == [11]
     assert [step for step, _ in curves(tmp_path, "val")["metrics/loss"]] == [11]
