@@ -51,6 +51,7 @@ def keep(run: Path) -> None:
         sys.exit(f"{run} is no recipe: it was started without experiment=.")
     if facts["git"] is None or facts["git"]["dirty"]:
         print(f"{run}: the code differed from its commit.", file=sys.stderr)
+    facts["earlier"] = []  # an attempt that was broken off says nothing of these results
     facts["command"] = [a for a in facts["command"] if not re.match(r"(hydra\.|data\.root=)", a)]
     folder = RESULTS / recipe / f"seed_{results['seed']}"
     folder.mkdir(parents=True, exist_ok=True)
