@@ -188,6 +188,12 @@ def _two_lines(group: str) -> Iterator[None]:
         ) from cause
 
 
+def complete(cfg: DictConfig) -> None:
+    """What every composed run needs before it is written down or built: absolute paths, and what its trained weights expect."""
+    resolve_paths(cfg)
+    settle(cfg)
+
+
 def make_trainer(node: DictConfig, **objects: Any) -> L.Trainer:
     """Lightning's trainer, with its errors told in two lines."""
     try:

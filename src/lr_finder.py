@@ -14,7 +14,7 @@ import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
 from src import charts
-from src.build import build, make, resolve_paths
+from src.build import build, complete, make
 from src.callbacks import StepSeed
 from src.errors import UserError
 from src.run_folder import RunFolder, write_text
@@ -47,7 +47,7 @@ def find_lr(cfg: DictConfig, typed: Sequence[str], folder: Path) -> float:
             "Give 0 < min_lr < max_lr and num_steps=20 or more.",
         )
     quieten()
-    resolve_paths(cfg)
+    complete(cfg)
     run = RunFolder(folder)
     rates, losses = ramp(cfg)
     smooth = smoothed(losses)

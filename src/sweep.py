@@ -149,7 +149,7 @@ def planned(loader: ConfigLoader, config: DictConfig, number: int, overrides: Se
 
 def compose(loader: ConfigLoader, config: DictConfig, number: int, overrides: Sequence[str]) -> Job:
     """One job as the YAML files and the command line say now."""
-    from src.build import resolve_paths, settle
+    from src.build import complete
 
     composed = loader.load_sweep_config(config, list(overrides))
     with open_dict(composed):
@@ -164,8 +164,7 @@ def compose(loader: ConfigLoader, config: DictConfig, number: int, overrides: Se
         own = OmegaConf.create(OmegaConf.to_container(own, resolve=True))
     finally:
         HydraConfig.instance().cfg = before
-    resolve_paths(own)
-    settle(own)
+    complete(own)
     hydra = {
         "run": {"dir": str(folder)},
         "output_subdir": None,

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from src import checkpoint as ckpt
-from src.build import build, build_trainer, resolve_paths, settle
+from src.build import build, build_trainer, complete
 from src.callbacks import Interrupted, Progress, StopSignals
 from src.config_check import check
 from src.datamodules import ImageDataModule
@@ -44,8 +44,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         UserError: whatever a person can put right; the folder says `failed` and why.
     """
     quieten()
-    resolve_paths(cfg)
-    settle(cfg)
+    complete(cfg)
     first = is_first_process()
     if not first:
         logging.getLogger("src").setLevel(logging.ERROR)  # one process speaks for all
@@ -91,8 +90,7 @@ def check_only(cfg: DictConfig, folder: Path) -> bool:
         UserError: what would keep the run from starting.
     """
     quieten()
-    resolve_paths(cfg)
-    settle(cfg)
+    complete(cfg)
     if cfg.resume:
         check_resumable(cfg)
     data, task = build(cfg)
