@@ -234,7 +234,7 @@ def stored_config(path: Path, typed: "DictConfig | None" = None) -> dict[str, An
     """The content of a run folder's `config.yaml`, which is data: it interpolates nothing and names no target of its own choice.
 
     Args:
-        path: the file.
+        path: the file; a part of it that is meant for Hydra is left out.
         typed: a config composed from this project's YAML files and the command line, which stands in for what is not trusted.
 
     Raises:
@@ -247,6 +247,7 @@ def stored_config(path: Path, typed: "DictConfig | None" = None) -> dict[str, An
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it is no mapping")
+        content.pop("hydra", None)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read: {error}.", "Give the folder of a run that train.py has written.") from None
     conf = Path(__file__).parent.parent / "conf"

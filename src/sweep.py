@@ -30,7 +30,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from src.command_line import two_line_errors
+from src.command_line import stored_config, two_line_errors
 from src.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -125,8 +125,7 @@ def plan(config: DictConfig) -> None:
                 "Type the command that it was started with, or leave out hydra.sweep.dir.",
             )
         if (job.folder / FROZEN).is_file():
-            frozen = OmegaConf.load(job.folder / FROZEN)
-            del frozen["hydra"]
+            frozen = OmegaConf.create(stored_config(job.folder / FROZEN, job.config))
             if frozen != job.config:
                 log.warning("%s keeps the settings that the sweep was started with; the YAML files now say something else.", job)
             job.config = frozen
@@ -248,9 +247,8 @@ def _write(job: Job) -> None:
             shutil.rmtree(job.folder / folder, ignore_errors=True)
         for name in ("metrics.csv", "results.json"):
             (job.folder / name).unlink(missing_ok=True)
-    if not (job.folder / FROZEN).is_file():
-        (job.folder / FROZEN).parent.mkdir(parents=True, exist_ok=True)
-        write_text(job.folder / FROZEN, OmegaConf.to_yaml(OmegaConf.merge(job.config, {"hydra": job.hydra})))
+    (job.folder / FROZEN).parent.mkdir(parents=True, exist_ok=True)
+    write_text(job.folder / FROZEN, OmegaConf.to_yaml(OmegaConf.merge(job.config, {"hydra": job.hydra})))  # the folder may have moved
     write_text(job.folder / OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(job.overrides)))
 
 

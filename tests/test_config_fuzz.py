@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from src.errors import UserError
 
 BASE = ["model=simple_v3", "data.image_size=16", "data/augment=crop_flip", "logger=none", "trainer.accelerator=cpu", "test=false"]
 BASE += ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "trainer.log_every_n_steps=1"]
+BASE += ["trainer.max_time=00:00:00:20"]  # max_epochs=-1 means for ever, null a thousand
 GROUPS = [
     "optimizer=sgd",
     "optimizer=adam",
@@ -173,11 +175,18 @@ def test_a_dozen_values(tmp_path_factory, monkeypatch, line):
 outcomes: list[str] = []
 
 
+def hangs(*_) -> None:
+    raise TimeoutError("this value neither trains nor is refused")
+
+
 @pytest.mark.slow
 @settings(max_examples=int(os.environ.get("FUZZ_EXAMPLES", "200")), print_blob=True, **common)
 @given(lines())
 def test_two_hundred_values(tmp_path_factory, monkeypatch, line):
+    signal.signal(signal.SIGALRM, hangs)
+    signal.alarm(300)
     outcomes.append(run_and_compare(*line, tmp_path_factory.mktemp("run"), monkeypatch))
+    signal.alarm(0)
     if len(outcomes) % 50 == 0:
         print(f"{len(outcomes)} examples: {outcomes.count('trained')} trained, {outcomes.count('refused')} refused in two lines")
 

@@ -127,6 +127,21 @@ def test_a_frozen_job_is_the_same_run(tmp_path):
     assert cfg.optimizer == job.config.optimizer and cfg.seed == 3 and os.path.isabs(cfg.data.root)
 
 
+def test_a_received_sweep_folder_builds_nothing_of_its_own(tmp_path):
+    """A job's written config is data: neither its targets nor what it tells Hydra are taken on trust."""
+    (job,) = planned(tmp_path, "seed=0")
+    path = job.folder / FROZEN
+    content = OmegaConf.load(path)
+    content.hydra.job_logging = {"version": 1, "handlers": {"x": {"()": "os.system", "command": "true"}}}
+    OmegaConf.save(content, path)
+    planned(tmp_path, "seed=0")
+    assert "os.system" not in path.read_text()
+    content.model._target_ = "os.system"
+    OmegaConf.save(content, path)
+    with pytest.raises(UserError, match=r"model\._target_ has os\.system built"):
+        planned(tmp_path, "seed=0")
+
+
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
