@@ -121,9 +121,6 @@ class Pool:
         if last := last_checkpoint(job.folder):
             command.append(f"resume={last}")
         environment = dict(os.environ)
-        from src.command_line import WANTS_TRACEBACK
-
-        environment["HYDRA_FULL_ERROR"] = str(int(WANTS_TRACEBACK))  # as it was typed: this process has set it for itself
         if self.width > 1:
             environment.setdefault("OMP_NUM_THREADS", str(self.threads))
         if gpus := self.gpus[slot]:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 VERBATIM = ("ckpt", "path", "run", "resume", "output")  # keys whose values Hydra's grammar must not read
-WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+# As it was typed: `run` sets HYDRA_FULL_ERROR for itself, and says so to the processes that this one starts.
+WANTS_TRACEBACK = os.environ.get("WANTS_TRACEBACK", os.environ.get("HYDRA_FULL_ERROR", "0")) not in ("", "0")
 
 
 def run(main: Callable[[], object]) -> None:
@@ -33,6 +34,7 @@ def run(main: Callable[[], object]) -> None:
     """
     # conf/hydra/launcher gives defaults to launchers that keep a schema of the same name.
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/.*' is validated against", category=UserWarning)
+    os.environ["WANTS_TRACEBACK"] = str(int(WANTS_TRACEBACK))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     argparse.ArgumentParser.error = _usage_error  # type: ignore  # Hydra's parser would print its usage over eight lines
     with two_line_errors():

@@ -39,10 +39,15 @@ def check(config: Mapping[str, Any]) -> None:
         elif path.startswith("callbacks."):
             known = ({"enabled": bool, **known[0]}, known[1])
         _check_arguments(path, node, target, *known)
-    trainer, optimizer = config.get("trainer", {}), config.get("optimizer", {})
+    trainer, optimizer, scheduler = (config.get(name) or {} for name in ("trainer", "optimizer", "scheduler"))
     for key in ("max_epochs", "limit_train_batches", "limit_val_batches"):
         if trainer.get(key) == 0:
             raise UserError(f"trainer.{key}=0 leaves nothing to train or to choose a checkpoint by.", f"Give trainer.{key} more than 0.")
+    if str(scheduler.get("_target_")).endswith(".ReduceLROnPlateau") and scheduler.get("interval") == "step":
+        raise UserError(
+            f"scheduler.interval=step, but {scheduler.get('monitor')} is measured once an epoch.",
+            "Leave scheduler.interval=epoch, or choose another scheduler.",
+        )
     if optimizer.get("fused") and trainer.get("gradient_clip_val") and "mixed" in str(trainer.get("precision")):
         raise UserError(
             f"optimizer.fused=true cannot clip gradients (trainer.gradient_clip_val) under trainer.precision={trainer['precision']}.",

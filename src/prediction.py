@@ -5,6 +5,7 @@ import glob
 import json
 import logging
 import os
+import shutil
 import sys
 import time
 import unicodedata
@@ -84,6 +85,7 @@ def _predict(cfg: DictConfig, net: Classifier, path: str, total: int, folder: Pa
     counts: Counter[str] = Counter()
     unreadable = 0
     start = drawn = time.monotonic()
+    shutil.rmtree(folder / "cam", ignore_errors=True)  # of an earlier prediction into this folder
     with Tables(folder, top_k) as tables:
         for files, images, failures, views in loader:
             for file, reason in failures:
@@ -273,6 +275,7 @@ class Tables:
     def __exit__(self, kind: type | None, *error: object) -> None:
         self._files.close()
         if kind is None:  # else the names go on saying that they are parts
+            (self.folder / "unreadable.csv").unlink(missing_ok=True)  # of an earlier prediction into this folder
             for part in self.folder.glob("*.part"):
                 part.replace(part.with_suffix(""))
 

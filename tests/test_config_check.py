@@ -42,6 +42,7 @@ def checked(*overrides: str) -> None:
         (["model._target_=src.modles.LeNet"], ["src.models.LeNet"]),
         (["optimizer._target_=torch.optim"], ["nothing that can be called"]),
         (["optimizer.fused=true", "trainer.gradient_clip_val=1", "trainer.precision=bf16-mixed"], ["optimizer.fused", "null"]),
+        (["scheduler=plateau", "scheduler.interval=step"], ["val/loss is measured once an epoch", "scheduler.interval=epoch"]),
     ],
 )
 def test_mistakes_are_told(overrides, words):

@@ -142,6 +142,16 @@ def test_of_300_files_30_are_broken_and_named(checkpoint, tmp_path):
         assert [p["probability"] for p in line["predictions"]] == pytest.approx(expected[:3].tolist(), abs=1e-5)
 
 
+def test_a_second_prediction_into_a_folder_leaves_nothing_of_the_first(checkpoint, tmp_path):
+    write_good(tmp_path / "in", 2)
+    (tmp_path / "in" / "b.jpg").write_bytes(b"broken")
+    asked(checkpoint, tmp_path / "in", tmp_path / "out", cam=True)
+    assert (tmp_path / "out" / "unreadable.csv").exists() and len(list((tmp_path / "out" / "cam").iterdir())) == 2
+    (tmp_path / "in" / "b.jpg").unlink()
+    asked(checkpoint, tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out" / "unreadable.csv").exists() and not (tmp_path / "out" / "cam").exists()
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_order_and_figures_hang_on_neither_batches_nor_workers(checkpoint, tmp_path, workers):
     write_good(tmp_path / "in", 25)
