@@ -130,7 +130,7 @@ def cost(root: Path, rounds: int) -> None:
 def same_accuracy(root: Path, seeds: int) -> None:
     """Validation accuracy of LeNet after 3 epochs with crop and flip on whole batches, and with torchvision's picture by picture."""
     per_image = (
-        "data.augment={_target_: src.datamodules.PerImage, transform: {_target_: torchvision.transforms.v2.Compose, transforms: ["
+        "+data.augment={_target_: src.datamodules.PerImage, transform: {_target_: torchvision.transforms.v2.Compose, transforms: ["
         "{_target_: torchvision.transforms.v2.RandomCrop, size: 32, padding: 4},"
         "{_target_: torchvision.transforms.v2.RandomHorizontalFlip}]}}"
     )

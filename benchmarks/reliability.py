@@ -344,9 +344,9 @@ def files() -> bool:
     """Broken and hostile pictures and archives: none runs, none hangs, each is named."""
     import resource
 
-    from src.datamodules.decode import decode
     from src.datamodules.download import extract
     from src.datamodules.fashion_mnist import read_idx
+    from src.decode import decode
     from src.errors import UserError
 
     passed = total = 0

@@ -6,7 +6,7 @@ Importing this package imports nothing else, so that command lines answer at onc
 
 def __getattr__(name: str):
     if name == "load":
-        from src.checkpoint import load
+        from src.classifier import load
 
         return load
     raise AttributeError(f"module 'src' has no attribute {name!r}")

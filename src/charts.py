@@ -4,11 +4,12 @@ Charts are drawn about 400 units wide, which is their width on a phone: there a 
 """
 
 import math
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
+
+from src.text_table import width as text_width
 
 Points = Sequence[tuple[float, float]]
 WIDTH = 400
@@ -66,11 +67,6 @@ def _n(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def columns(text: str) -> int:
-    """How wide a text is, in letters: an East Asian character counts as two."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
 def percent(share: float, digits: int = 1) -> str:
     """0.123 -> 12.3 %, with a blank that no line breaks at."""
     return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
@@ -78,14 +74,14 @@ def percent(share: float, digits: int = 1) -> str:
 
 def shorten(text: str, most: int) -> str:
     """Text that takes at most so many columns; cut in its middle, since names share beginnings and differ in their ends."""
-    if columns(text) <= most:
+    if text_width(text) <= most:
         return text
     head = tail = ""
     room = most - 1
     left, right = 0, len(text) - 1
     while True:
         side = left if len(head) <= len(tail) else right
-        room -= columns(text[side])
+        room -= text_width(text[side])
         if room < 0:
             return f"{head}…{tail}"
         if side == left:
@@ -198,7 +194,7 @@ def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], su
         counts: (true, predicted) for them.
         support: pictures of each of them, those predicted as classes that are not shown included.
     """
-    longest = max(columns(name) for name in classes)
+    longest = max(text_width(name) for name in classes)
     left, top = 14 + 7.4 * min(longest, 13), 28 + 5.4 * min(longest, 12)
     cell = min(max((WIDTH - left - 24) / len(classes), 23), 60)
     aside = max(3.6 * min(longest, 12) - cell / 2, 4)  # the last turned name leans over the edge

@@ -129,6 +129,8 @@ def hydra_problem(error: Exception) -> tuple[str, str] | None:
     cause = error.__cause__
     missing = getattr(cause, "key", None)
     if isinstance(missing, str) and (typed := re.match(r"Could not override '(.*?)'", str(error))):
+        if missing not in re.split("[./]", typed[1]):  # the key is there, but what it shall hold has more than it holds now
+            return f"{typed[1]} has no {missing} yet.", f"Add it with a plus sign: '+{typed[1]}=...'."
         return _unknown_key(typed[1], missing, getattr(cause, "parent_node", None))
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
     problem = lines[0] if lines else type(error).__name__

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from src.checkpoint import Classifier
+from src.classifier import Classifier
 
 
 class Ensemble(nn.Module):

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from src import charts, measures
 from src import checkpoint as ckpt
 from src.build import make, make_trainer, resolve_paths
-from src.checkpoint import Classifier
+from src.classifier import Classifier
 from src.datamodules import ImageDataModule
 from src.ensemble import Ensemble
 from src.errors import UserError

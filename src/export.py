@@ -18,7 +18,7 @@ import torch
 from omegaconf import DictConfig
 
 from src import checkpoint as ckpt
-from src.checkpoint import Classifier
+from src.classifier import Classifier
 from src.datamodules import ImageDataModule
 from src.errors import UserError
 from src.prediction import DecodedFiles, count, find

@@ -8,7 +8,6 @@ import os
 import shutil
 import sys
 import time
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -20,11 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from src.checkpoint import Classifier, load
-from src.datamodules.decode import EXTENSIONS, decode, is_image_name
+from src.classifier import Classifier, load
+from src.decode import EXTENSIONS, decode, is_image_name
 from src.errors import UserError
 from src.grad_cam import grad_cam, overlay
 from src.run_folder import RunFolder, command_line
+from src.text_table import aligned
 
 log = logging.getLogger(__name__)
 SHOWN = 20  # rows of a table on the screen; the files hold all
@@ -116,12 +116,12 @@ def _predict(cfg: DictConfig, net: Classifier, path: str, total: int, folder: Pa
                 draw(f"{done:,} of {total:,} files  {done / (drawn - start):,.0f} files/s{failed}")
     draw("")
     if rows:
-        log.info("%s", columns([["file", "likeliest", *(f"{i}." for i in range(2, top_k + 1))], *rows]))
+        log.info("%s", aligned([["file", "likeliest", *(f"{i}." for i in range(2, top_k + 1))], *rows]))
         _more(sum(counts.values()), "predictions.csv")
     by_class = ", ".join(f"{name}: {number:,}" for name, number in counts.most_common(10)) + (", ..." if len(counts) > 10 else "")
     log.info("Predicted %s%s", f"{sum(counts.values()):,}", f" ({by_class})" if counts else "")
     if rejected:
-        log.info("Could not read %s:\n%s", f"{unreadable:,}", columns(rejected))
+        log.info("Could not read %s:\n%s", f"{unreadable:,}", aligned(rejected))
         _more(unreadable, "unreadable.csv")
     return {"predictions": sum(counts.values()), "unreadable": unreadable, "classes": dict(counts.most_common())}
 
@@ -300,17 +300,6 @@ def save_pictures(images: torch.Tensor, paths: Sequence[Path]) -> None:
     for image, path in zip(images, paths, strict=True):
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(path, quality=90)
-
-
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as aligned text for the screen; a character that cannot be printed is escaped, a Chinese one takes two places."""
-    shown = [["".join(c if c.isprintable() else ascii(c)[1:-1] for c in cell) for cell in row] for row in rows]
-    places = [[sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in cell) for cell in row] for row in shown]
-    widths = [max(column) for column in zip(*places, strict=True)]
-    return "\n".join(
-        "  ".join(cell + " " * (width - used) for cell, width, used in zip(row, widths, line, strict=True)).rstrip()
-        for row, line in zip(shown, places, strict=True)
-    )
 
 
 def draw(text: str) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 import yaml
 
+from src.text_table import aligned
+
 SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 log = logging.getLogger(__name__)
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "scikit-learn", "numpy", "pillow")
@@ -114,11 +116,8 @@ def per_class(classes: Sequence[str], confusion: torch.Tensor) -> list[dict[str,
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows of a per-class table as text for the screen."""
-    width = max(5, *(len(row["class"]) for row in rows))
-    lines = [f"{'class':<{width}}  {'images':>7}  {'precision':>9}  {'recall':>7}  {'f1':>7}"]
-    for row in rows:
-        lines.append(f"{row['class']:<{width}}  {row['support']:>7,}  {row['precision']:>9.4f}  {row['recall']:>7.4f}  {row['f1']:>7.4f}")
-    return "\n".join(lines)
+    cells = [[row["class"], f"{row['support']:,}", *(f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))] for row in rows]
+    return aligned([["class", "images", "precision", "recall", "f1"], *cells], numbers=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -19,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from src import charts
 from src.run_folder import read_json, write_text
 from src.sweep import OVERRIDES, status
+from src.text_table import aligned
 
 FIGURES = ("val/loss", "val/acc", "test/loss", "test/acc")
 REPEATS = ("seed", "data.split_seed", "data.fold")  # keys that repeat a setting instead of being one
@@ -178,9 +179,7 @@ def _show(name: str, value: Any) -> str:
 
 
 def _aligned(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    cells = [list(columns), *([_show(name, row[name]) for name in columns] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells)
+    return aligned([list(columns), *([_show(name, row[name]) for name in columns] for row in rows)])
 
 
 def _markdown(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

@@ -273,7 +273,7 @@ def settings(cfg: DictConfig) -> dict[str, Any]:
     data = ("_target_", "augment", "mixup", "cutmix", "batch_size", "image_size", "val_size", "fold", "balance")
     trainer = ("max_epochs", "precision", "accumulate_grad_batches", "gradient_clip_val")
     technical = ("_target_", "channels_last", "compile")
-    return _flat(
+    chosen = flat(
         {
             "data": {key: config["data"].get(key) for key in data},
             **{group: config[group] for group in ("model", "optimizer", "scheduler")},
@@ -282,21 +282,14 @@ def settings(cfg: DictConfig) -> dict[str, Any]:
             "seed": config["seed"],
         }
     )
+    return {key.removesuffix("._target_"): _setting(key, value) for key, value in chosen.items() if value not in (None, {})}
 
 
-def _flat(node: Any, name: str = "") -> dict[str, float | str]:
-    """Nested values by dotted names: a class under the name of its group, lists and switches as text, nothing for what is not set."""
-    if isinstance(node, Mapping):
-        flat: dict[str, float | str] = {}
-        for key, value in node.items():
-            if key == "_target_":
-                flat[name] = value.rpartition(".")[2].removesuffix("DataModule")
-            else:
-                flat |= _flat(value, f"{name}.{key}" if name else key)
-        return flat
-    if node is None:
-        return {}
-    return {name: node if isinstance(node, int | float | str) and not isinstance(node, bool) else str(node).lower()}
+def _setting(key: str, value: Any) -> float | str:
+    """A class by its name, lists and switches as text: what TensorBoard takes."""
+    if key.endswith("_target_"):
+        return value.rpartition(".")[2].removesuffix("DataModule")
+    return value if isinstance(value, int | float | str) and not isinstance(value, bool) else str(value).lower()
 
 
 def final_figures(results: Mapping[str, Any]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from conftest import ROOT, pictures
 from PIL import Image
 
 import src
-from src.checkpoint import Classifier
+from src.classifier import Classifier
 from src.errors import UserError
 
 

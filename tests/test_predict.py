@@ -16,7 +16,8 @@ from PIL import Image
 
 import src
 from src.errors import UserError
-from src.prediction import Tables, batches, columns, find, predict
+from src.prediction import Tables, batches, find, predict
+from src.text_table import aligned
 
 
 @pytest.fixture(scope="session")
@@ -264,11 +265,11 @@ def test_names_that_are_no_text(checkpoint, tmp_path):
     (row,) = rows(tmp_path / "out" / "predictions.csv")
     line = json.loads((tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8"))
     assert os.path.exists(row["file"]) and line["file"] == row["file"]
-    assert columns([["\x1b[31m\udcff", "x"]]) == "\\x1b[31m\\udcff  x"
+    assert aligned([["\x1b[31m\udcff", "x"]]) == "\\x1b[31m\\udcff  x"
 
 
 def test_columns_are_aligned_for_wide_characters():
-    assert columns([["猫", "a"], ["cat", "b"]]) == "猫   a\ncat  b"
+    assert aligned([["猫", "a"], ["cat", "b"]]) == "猫   a\ncat  b"
 
 
 def test_what_was_cut_off_says_that_it_is_a_part(tmp_path):

@@ -1,10 +1,14 @@
 """The README's commands: they compose, its two set-up commands are one line each, and its new network really is two files."""
 
+import os
 import re
+import shlex
+import shutil
+import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, composed
+from conftest import QUICK, ROOT, composed
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
@@ -76,3 +80,46 @@ def test_the_network_of_the_readme_works():
     namespace: dict = {}
     exec(code, namespace)
     assert namespace["MyNet"](3, 10)(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.slow
+def test_every_command_does_its_work(tmp_path, cifar_root, dog_cat_root):
+    """All of them, one after the other, in a copy of the project that has the README's own network and data set in it."""
+    import numpy as np
+
+    pytest.importorskip("optuna")
+    pytest.importorskip("onnxruntime")
+    house = tmp_path / "house"
+    for name in ("src", "conf", "hydra_plugins"):
+        shutil.copytree(ROOT / name, house / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, house)
+    listed = re.findall(r"`((?:src|conf)/\w+/my_\w+\.\w+)`.*?```\w+\n(.*?)```", README, re.S)
+    assert len(listed) == 4
+    for name, text in listed:
+        (house / name).write_text(text)
+    (house / "data").mkdir()
+    for split in ("train", "test"):
+        images = np.random.default_rng(0).integers(0, 256, (40, 1, 64, 64), dtype=np.uint8)
+        np.savez(house / "data" / f"my_data_{split}.npz", images=images, labels=np.arange(40) % 2)
+    shutil.copytree(cifar_root / "cifar-10-batches-py", house / "data" / "cifar-10-batches-py")
+    shutil.copytree(dog_cat_root, house / "photos")
+    shorter = {"train.py": QUICK, "search.py": QUICK}
+    started = [command for command in COMMANDS if command.startswith("python ")]
+    assert len(started) >= 14
+    for command in started:
+        _, script, *arguments = shlex.split(command)
+        run = next((path.parent.name for path in (house / "runs").glob("*_image_folder/results.json")), "")
+        known = {"NAME": run, "FOLDER": str(dog_cat_root), "accelerator=gpu": "accelerator=cpu", "n_trials=20": "n_trials=2"}
+        for word, stand_in in known.items():
+            arguments = [argument.replace(word, stand_in) for argument in arguments]
+        typed = {a.partition("=")[0] for a in arguments} | ({"trainer.max_epochs"} if "resume=last" in arguments else set())
+        added = [a for a in shorter.get(script, []) if a.partition("=")[0] not in typed and "check=data" not in arguments]
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run(
+            [sys.executable, script, *arguments, *added], cwd=house, env=environment, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, (command, done.stdout[-2000:], done.stderr[-2000:])
+    assert len(list((house / "sweeps").glob("*/summary.md"))) == 3
+    for pattern in ("runs/*/checkpoints/best.onnx", "evaluations/*/results.json", "predictions/*/predictions.csv", "studies/*/search.html"):
+        assert list(house.glob(pattern)), pattern

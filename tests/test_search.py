@@ -48,10 +48,10 @@ def stand_in(tmp_path, monkeypatch):
     optuna = pytest.importorskip("optuna")
     from hydra import initialize_config_dir
 
-    from src import search
+    from src import search, search_worker
 
     (tmp_path / "train.py").write_text(STAND_IN)
-    monkeypatch.setattr(search, "SCRIPT", tmp_path / "train.py")
+    monkeypatch.setattr(search_worker, "SCRIPT", tmp_path / "train.py")
 
     def start(*typed: str) -> "optuna.Study":
         folder = tmp_path / "study"

@@ -8,9 +8,9 @@ import yaml
 from conftest import ROOT, composed, run_training
 
 from src.command_line import continued_config, stored_config
-from src.datamodules.decode import decode
 from src.datamodules.download import extract
 from src.datamodules.fashion_mnist import read_idx
+from src.decode import decode
 from src.errors import UserError
 from src.run_folder import without_secrets
 

@@ -15,7 +15,7 @@ from src.errors import UserError
 from src.models import LeNet
 from src.run_folder import per_class, table
 from src.tasks import ClassificationTask
-from src.tasks.classification import Metrics
+from src.tasks.metrics import Metrics
 
 
 def fitted(data=None, callbacks=(), trainer=(), **task) -> tuple[L.Trainer, ClassificationTask]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from src.datamodules.decode import is_image_name
 from src.datamodules.image_datamodule import ImageDataModule, check_share
 from src.datamodules.picture_files import PictureFiles, cached, default_cache_folder, room_for_cache, unusable
+from src.decode import is_image_name
 from src.errors import UserError
 
 log = logging.getLogger(__name__)

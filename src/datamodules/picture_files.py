@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from src.datamodules.decode import decode
+from src.decode import decode
 from src.errors import UserError
 
 log = logging.getLogger(__name__)

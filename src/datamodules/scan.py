@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from src.datamodules.decode import FORMATS, decode, is_image_name
 from src.datamodules.image_datamodule import ImageDataModule
 from src.datamodules.image_folder import ImageFolderDataModule
+from src.decode import FORMATS, decode, is_image_name
 
 SHOWN = 20  # of a kind
 
