@@ -42,8 +42,9 @@ class ProcessLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run all jobs, however they end; `src.sweep.Sweep` tells in the end which ones failed."""
+        from src.job_folder import hold, record, status
         from src.run_folder import read_json
-        from src.sweep import hold, planned, record, status
+        from src.sweep import planned
 
         folder = Path(self.config.hydra.sweep.dir).absolute()
         jobs = [planned(self.loader, self.config, initial_job_idx + i, overrides) for i, overrides in enumerate(job_overrides)]
@@ -113,7 +114,7 @@ class Pool:
                 raise
 
     def _start(self, slot: int, job: "Job") -> None:
-        from src.sweep import FROZEN, last_checkpoint
+        from src.job_folder import FROZEN, last_checkpoint
 
         (job.folder / "results.json").unlink(missing_ok=True)  # of the part that was cut off
         config = job.folder / FROZEN
@@ -141,7 +142,7 @@ class Pool:
         _sum_up(self.folder)
 
     def _ended(self, job: "Job", process: subprocess.Popen) -> None:
-        from src.sweep import record, status
+        from src.job_folder import record, status
         from src.sweep_summary import line
 
         if status(job.folder) in ("waiting", "running"):  # it could not tell itself

@@ -12,12 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 
 from src.text_table import aligned
+
+if TYPE_CHECKING:
+    import torch  # which takes longer to import than all that sweeps and searches do with these files
 
 SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 log = logging.getLogger(__name__)
@@ -76,7 +78,7 @@ class RunFolder:
         except OSError as reason:
             log.error("%s could not be written: %s", self.path / "results.json", reason.strerror)
 
-    def write_per_class(self, split: str, classes: Sequence[str], confusion: torch.Tensor) -> None:
+    def write_per_class(self, split: str, classes: Sequence[str], confusion: "torch.Tensor") -> None:
         """`per_class.csv` from (true class, predicted class) counts."""
         header = ["split", "class", "support", "precision", "recall", "f1"]
         rows = ([split, *row.values()] for row in per_class(classes, confusion))
@@ -98,7 +100,7 @@ class RunFolder:
             write_text(self.path / name, json.dumps(without_secrets(content), indent=2, ensure_ascii=False) + "\n")
 
 
-def per_class(classes: Sequence[str], confusion: torch.Tensor) -> list[dict[str, Any]]:
+def per_class(classes: Sequence[str], confusion: "torch.Tensor") -> list[dict[str, Any]]:
     """Support, precision, recall (the accuracy of the class) and F1 of each class, from (true, predicted) counts.
 
     A ratio without a denominator (a class that never occurs, or is never predicted) counts as 0, as in scikit-learn.
@@ -182,6 +184,8 @@ def versions() -> dict[str, str]:
 
 def hardware() -> dict[str, Any]:
     """Processor, threads and GPUs; no host name."""
+    import torch
+
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),

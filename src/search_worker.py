@@ -32,8 +32,8 @@ from hydra_plugins.processes import cores, signals_raise, visible_gpus
 from src import charts
 from src.command_line import quoted
 from src.errors import UserError
+from src.job_folder import OVERRIDES, last_checkpoint, record, status
 from src.run_folder import read_json, write_text
-from src.sweep import OVERRIDES, last_checkpoint, record, status
 from src.sweep_summary import line, write_summary
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ jobs: the processes of `hydra_plugins/processes.py`, Hydra's own launcher, Ray o
 
 import copy
 import importlib.util
-import json
 import logging
 import math
 import os
@@ -16,7 +15,6 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
@@ -32,10 +30,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src.command_line import stored_config, two_line_errors
 from src.errors import UserError
+from src.job_folder import FROZEN, OVERRIDES, hold, last_checkpoint, status
+from src.run_folder import read_json, write_text
 
 log = logging.getLogger(__name__)
-FROZEN = Path(".hydra", "job.yaml")  # in a job's folder: its config as it was when the sweep was started
-OVERRIDES = Path(".hydra", "overrides.yaml")  # what was typed for it; Hydra's own name and format
 EXTRAS = {"hydra_ray_launcher": "ray", "hydra_submitit_launcher": "slurm"}
 
 
@@ -86,7 +84,6 @@ class Job:
 
 
 PLANNED: dict[int, Job] = {}  # of the sweep that this process has started
-HELD: dict[Path, IO] = {}  # folders of sweeps, by the open file that locks them
 
 
 def plan(config: DictConfig) -> None:
@@ -240,8 +237,6 @@ def _check(jobs: Sequence[Job]) -> None:
 
 def _write(job: Job) -> None:
     """Write a job down, and make room where it failed: it is repeated from its start."""
-    from src.run_folder import write_text
-
     if status(job.folder) == "failed":
         for folder in ("checkpoints", "tb"):
             shutil.rmtree(job.folder / folder, ignore_errors=True)
@@ -250,53 +245,6 @@ def _write(job: Job) -> None:
     (job.folder / FROZEN).parent.mkdir(parents=True, exist_ok=True)
     write_text(job.folder / FROZEN, OmegaConf.to_yaml(OmegaConf.merge(job.config, {"hydra": job.hydra})))  # the folder may have moved
     write_text(job.folder / OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(job.overrides)))
-
-
-def status(folder: Path) -> str:
-    """completed, failed, interrupted, running (or cut off without a word), or waiting: what a job's own files say."""
-    from src.run_folder import read_json
-
-    results = read_json(folder / "results.json")
-    return results["status"] if results else read_json(folder / "run.json").get("status", "waiting")
-
-
-def record(folder: Path, status: str, error: str) -> None:
-    """Say for a job how it ended."""
-    from src.run_folder import now, read_json, write_text
-
-    run = read_json(folder / "run.json")
-    if run:
-        write_text(folder / "run.json", json.dumps(run | {"status": status, "end": now()}, indent=2, ensure_ascii=False) + "\n")
-    write_text(folder / "results.json", json.dumps({"status": status, "error": error}, indent=2) + "\n")
-
-
-def hold(folder: Path) -> int | None:
-    """Keep a sweep's folder to this process and those that inherit the file; Windows has no such locks.
-
-    Returns:
-        The open file that carries the lock.
-
-    Raises:
-        UserError: the sweep, or a job that it left behind, is still running.
-    """
-    if folder not in HELD:
-        try:
-            import fcntl
-        except ImportError:
-            return None
-        folder.mkdir(parents=True, exist_ok=True)
-        HELD[folder] = open(folder / ".lock", "w")  # noqa: SIM115 - until this process ends
-        try:
-            fcntl.flock(HELD[folder], fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"Jobs of {folder} are still running.", "Wait for them, or end them, and start again.") from None
-    return HELD[folder].fileno()
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """Where a job that was cut off goes on."""
-    path = folder / "checkpoints" / "last.ckpt"
-    return path if path.is_file() else None
 
 
 def run_job(cfg: DictConfig, folder: Path) -> float:
@@ -309,7 +257,6 @@ def run_job(cfg: DictConfig, folder: Path) -> float:
     Returns:
         What `train.py` returns; NaN for a job that failed, since an exception would take the other jobs with it.
     """
-    from src.run_folder import read_json
     from src.training import objective, train
 
     if status(folder) == "completed":

@@ -17,8 +17,8 @@ from filelock import FileLock
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from src import charts
+from src.job_folder import OVERRIDES, status
 from src.run_folder import read_json, write_text
-from src.sweep import OVERRIDES, status
 from src.text_table import aligned
 
 FIGURES = ("val/loss", "val/acc", "test/loss", "test/acc")

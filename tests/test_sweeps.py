@@ -22,7 +22,8 @@ from omegaconf import OmegaConf
 
 from hydra_plugins.processes import Pool
 from src.errors import UserError
-from src.sweep import FROZEN, PLANNED, plan, run_job, status
+from src.job_folder import FROZEN, status
+from src.sweep import PLANNED, plan, run_job
 from src.sweep_summary import table, write_summary
 
 pytestmark = pytest.mark.filterwarnings("ignore:\\s*'hydra/launcher")  # src/command_line.py says why

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from src.datamodules.augment import PerImage
 from src.datamodules.batches import BatchLoader, BatchOrder, LabelledImages, Pictures, inverse_frequency
+from src.datamodules.splits import check_share, hold_out, k_fold, mixed
 from src.errors import UserError
 
 Loaded = tuple[Pictures, torch.Tensor]
@@ -195,32 +196,13 @@ class ImageDataModule(L.LightningDataModule):
 
     def _split(self, labels: torch.Tensor, own_val: Loaded | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Indices of train and of validation."""
-        everything = torch.arange(len(labels))
         if own_val is not None:
-            return self._mixed(everything), self._mixed(torch.arange(len(own_val[1])))
-        from sklearn.model_selection import StratifiedKFold, train_test_split  # 0.8 s to import: only where it is needed
-
-        try:
-            if self.num_folds is not None:
-                folds = StratifiedKFold(self.num_folds, shuffle=True, random_state=self.split_seed)
-                train, val = list(folds.split(everything, labels.cpu()))[self.fold]
-            else:
-                size = int(self.val_size) if self.val_size >= 1 else float(self.val_size)
-                train, val = train_test_split(
-                    everything.numpy(), test_size=size, random_state=self.split_seed, stratify=labels.cpu().numpy()
-                )
-        except ValueError as error:
-            raise UserError(
-                f"{len(labels)} training pictures cannot be split with data.val_size={self.val_size}"
-                f"{f', data.num_folds={self.num_folds}' if self.num_folds else ''}: {error}",
-                "Give data.val_size a share between 0 and 1 or a number that leaves every class a picture on both sides.",
-            ) from None
-        return self._mixed(torch.as_tensor(train)), self._mixed(torch.as_tensor(val))
-
-    def _mixed(self, indices: torch.Tensor) -> torch.Tensor:
-        """In a fixed order that mixes the classes, so that a part of a split (limit_val_batches, overfit_batches) is a fair sample."""
-        generator = torch.Generator().manual_seed(self.split_seed)
-        return indices.sort().values[torch.randperm(len(indices), generator=generator)]
+            parts = torch.arange(len(labels)), torch.arange(len(own_val[1]))
+        elif self.num_folds is not None:
+            parts = k_fold(labels, self.num_folds, self.fold, self.split_seed)
+        else:
+            parts = hold_out(labels, "data.val_size", self.val_size, self.split_seed)
+        return mixed(parts[0], self.split_seed), mixed(parts[1], self.split_seed)
 
     def split_hash(self) -> str:
         """Names the exact train and validation pictures: equal for equal splits of equal data, whatever the run's seed."""
@@ -419,11 +401,6 @@ def resize(images: torch.Tensor, size: int) -> torch.Tensor:
 def _some(names: Sequence[str]) -> str:
     """Names in a line, the first twenty of them."""
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-
-
-def check_share(name: str, size: float) -> None:
-    if not (size >= 0 and (size < 1 or size == int(size))):
-        raise UserError(f"{name}={size} is neither a share nor a number of pictures.", "Give it a share below 1 or a whole number.")
 
 
 def _by_channel(name: str, values, own: int, wanted: int) -> tuple[float, ...]:

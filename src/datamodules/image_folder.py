@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
-from src.datamodules.image_datamodule import ImageDataModule, check_share
+from src.datamodules.image_datamodule import ImageDataModule
 from src.datamodules.picture_files import PictureFiles, cached, default_cache_folder, room_for_cache, unusable
+from src.datamodules.splits import check_share, hold_out
 from src.decode import is_image_name
 from src.errors import UserError
 
@@ -146,17 +147,7 @@ class ImageFolderDataModule(ImageDataModule):
 
     def _hold_out(self, labels: torch.Tensor) -> list[list[int]]:
         """Positions of (train, test) in a folder without a `test` folder."""
-        from sklearn.model_selection import train_test_split
-
-        size = int(self.test_size) if self.test_size >= 1 else float(self.test_size)
-        try:
-            parts = train_test_split(range(len(labels)), test_size=size, random_state=self.split_seed, stratify=labels)
-        except ValueError as error:
-            raise UserError(
-                f"{len(labels)} pictures cannot be split with data.test_size={self.test_size}: {error}",
-                "Give data.test_size a share between 0 and 1 or a number that leaves every class a picture on both sides.",
-            ) from None
-        return [sorted(part) for part in parts]
+        return [part.tolist() for part in hold_out(labels, "data.test_size", self.test_size, self.split_seed)]
 
     def folders(self) -> list[Path]:
         """The folders that hold the class folders of the splits."""
