@@ -78,6 +78,7 @@ def test_types():
         (["optimzer.lr=1"], ["optimizer.lr?"]),
         (["lr=0.1"], ["optimizer.lr?"]),
         (["optimizer=sdg"], ["sgd"]),
+        (["data.augment={_target_: x}"], ["data.augment has no _target_ yet", "+data.augment=..."]),
         (["data/augmnt=none"], ["data/augment?"]),
         (["+seed=1"], ["Leave out the plus sign"]),
         (["--multirn"], ["--multirn"]),
