@@ -129,7 +129,7 @@ def hydra_problem(error: Exception) -> tuple[str, str] | None:
     cause = error.__cause__
     missing = getattr(cause, "key", None)
     if isinstance(missing, str) and (typed := re.match(r"Could not override '(.*?)'", str(error))):
-        if missing != typed[1] and missing not in typed[1].split("."):  # the key is there, but what it shall hold has more than it holds now
+        if missing != typed[1] and missing not in typed[1].split("."):  # the key is there, but holds less than it shall
             return f"{typed[1]} has no {missing} yet.", f"Add it with a plus sign: '+{typed[1]}=...'."
         return _unknown_key(typed[1], missing, getattr(cause, "parent_node", None))
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
