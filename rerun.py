@@ -7,7 +7,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from src.command_line import require, run, stored_config, two_line_errors
+from src.command_line import require, run, two_line_errors
+from src.stored_config import stored_config
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="rerun")

@@ -11,7 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from src.command_line import continued_config, run, two_line_errors
+from src.command_line import run, two_line_errors
+from src.stored_config import continued_config
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

@@ -28,10 +28,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from src.command_line import stored_config, two_line_errors
+from src.command_line import two_line_errors
 from src.errors import UserError
 from src.job_folder import FROZEN, OVERRIDES, hold, last_checkpoint, status
 from src.run_folder import read_json, write_text
+from src.stored_config import stored_config
 
 log = logging.getLogger(__name__)
 EXTRAS = {"hydra_ray_launcher": "ray", "hydra_submitit_launcher": "slurm"}

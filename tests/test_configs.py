@@ -130,9 +130,32 @@ class StripesDataModule(ImageDataModule):
         images[labels == 1, :, :, ::2] = 255
         return images, labels
 """
+AUGMENTATION = """
+import torch
 
 
-def test_a_network_and_a_data_set_are_two_new_files_each_and_no_edit(tmp_path):
+class Invert:
+    def __init__(self, p=0.5):
+        self.p = p
+
+    def __call__(self, images):
+        return torch.where(torch.rand(len(images), 1, 1, 1) < self.p, 255 - images, images)
+"""
+CALLBACK = """
+import lightning as L
+
+
+class Count(L.Callback):
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_end(self, trainer, module):
+        with open(self.path, "w") as file:
+            file.write(str(trainer.global_step))
+"""
+
+
+def test_additions_are_new_files_and_no_edit(tmp_path):
     """In a copy of the project, as a newcomer would; then the checkpoint is evaluated from the file alone."""
     for part in ("src", "conf"):
         shutil.copytree(ROOT / part, tmp_path / part)
@@ -141,21 +164,25 @@ def test_a_network_and_a_data_set_are_two_new_files_each_and_no_edit(tmp_path):
     (tmp_path / "src" / "models" / "linear1.py").write_text(NETWORK)
     (tmp_path / "conf" / "model" / "linear1.yaml").write_text("_target_: src.models.linear1.Linear1\nbias: true\n")
     (tmp_path / "src" / "datamodules" / "stripes.py").write_text(DATA)
-    yaml = (tmp_path / "conf" / "data" / "digits.yaml").read_text()
-    yaml = yaml.replace("src.datamodules.DigitsDataModule", "src.datamodules.stripes.StripesDataModule").replace(
-        "image_size: 32", "image_size: 8"
-    )
-    (tmp_path / "conf" / "data" / "stripes.yaml").write_text(yaml)
+    stripes = "defaults: [digits, _self_]\n_target_: src.datamodules.stripes.StripesDataModule\n"
+    (tmp_path / "conf" / "data" / "stripes.yaml").write_text(stripes)
+    (tmp_path / "src" / "datamodules" / "invert.py").write_text(AUGMENTATION)
+    (tmp_path / "conf" / "data" / "augment" / "invert.yaml").write_text("_target_: src.datamodules.invert.Invert\np: 0.3\n")
+    (tmp_path / "src" / "callbacks" / "count.py").write_text(CALLBACK)
+    count = f"defaults: [default]\ncount:\n  _target_: src.callbacks.count.Count\n  path: {tmp_path}/steps.txt\n"
+    (tmp_path / "conf" / "callbacks" / "count.yaml").write_text(count)
 
     def script(*arguments):
         environment = os.environ | {"PYTHONPATH": str(tmp_path)}
         return subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
 
+    added = ["data/augment=invert", "data.augment.p=0.2", "callbacks=count"]
     options = ["trainer.max_epochs=3", "hydra.run.dir=run", "logger=none"]
-    trained = script("train.py", "model=linear1", "data=stripes", "model.bias=false", *options)
+    trained = script("train.py", "model=linear1", "data=stripes", "model.bias=false", *added, *options)
     assert trained.returncode == 0, trained.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["test"]["acc"] == 1.0 and results["num_parameters"] == 128
+    assert int((tmp_path / "steps.txt").read_text()) == 3 * 2
     evaluated = script("evaluate.py", "ckpt=run/checkpoints/best.ckpt", "hydra.run.dir=again")
     assert evaluated.returncode == 0, evaluated.stderr
     assert json.loads((tmp_path / "again" / "results.json").read_text())["test"] == results["test"]

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from src.config_check import check
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
-NEW = ("my_net", "my_data")  # what the README has its reader write
+NEW = ("my_net", "my_data", "my_augment", "my_callbacks", "my_recipe")  # what the pages have their reader write
 LAUNCHERS = ("submitit", "ray")  # their schemas come with extras; tests/test_sweeps.py composes these
 
 
@@ -115,3 +115,13 @@ def test_tab_completion_answers(typed, answer):
     line = f"python train.py {typed}"
     result = run_script("train.py", "-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line)))
     assert answer in result.stdout.split(), result.stderr
+
+
+def test_every_long_file_is_defended():
+    """docs/house.md says why a file is longer than 200 lines, and how large the whole is."""
+    house = text(ROOT / "docs" / "house.md")
+    files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py")]
+    lines = {path.relative_to(ROOT).as_posix(): text(path).count("\n") for path in files}
+    assert sorted(re.findall(r"^\| `(src/[\w/]+\.py)` \|", house, re.M)) == sorted(name for name, count in lines.items() if count > 200)
+    total, number = re.search(r"([\d,]+) lines of Python .*, in (\d+) files", house).groups()
+    assert int(number) == len(files) and abs(int(total.replace(",", "")) - sum(lines.values())) <= 100

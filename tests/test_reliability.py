@@ -262,7 +262,7 @@ def test_a_mistake_in_the_code_is_left_as_it_is(tmp_path):
 
 
 def test_a_run_repeats_from_its_folder_and_differences_are_named(finished_run, tmp_path):
-    from src.command_line import stored_config
+    from src.stored_config import stored_config
 
     config = stored_config(finished_run / "config.yaml")
     assert repeat(finished_run, composed_from(config), tmp_path / "again") == []

@@ -141,7 +141,7 @@ def test_nan_loss_stops_the_run(tmp_path):
 
 
 def test_a_resumed_config_changes_only_what_is_typed(finished_run):
-    from src.command_line import continued_config
+    from src.stored_config import continued_config
 
     typed = ["trainer.max_epochs=7", f"resume='{finished_run}/checkpoints/last.ckpt'"]
     cfg = continued_config(composed(typed), typed)

@@ -7,12 +7,12 @@ import pytest
 import yaml
 from conftest import ROOT, composed, run_training
 
-from src.command_line import continued_config, stored_config
 from src.datamodules.download import extract
 from src.datamodules.fashion_mnist import read_idx
 from src.decode import decode
 from src.errors import UserError
 from src.run_folder import without_secrets
+from src.stored_config import continued_config, stored_config
 
 
 @pytest.fixture(scope="module")

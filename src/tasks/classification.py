@@ -103,8 +103,7 @@ class ClassificationTask(L.LightningModule):
     @property
     def metric_names(self) -> set[str]:
         """What a callback or a schedule can monitor."""
-        val = {"loss", "acc", "acc_balanced"} | ({"acc_top5"} if len(self.classes) > 5 else set())
-        return {"train/loss", "train/acc", "lr", *(f"val/{name}" for name in val)}
+        return {"train/loss", "train/acc", "lr", *(f"val/{name}" for name in self.val_metrics.names)}
 
     # The network ------------------------------------------------------------------------------------------------------
 

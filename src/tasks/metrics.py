@@ -60,6 +60,11 @@ class Metrics(nn.Module):
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         self.top5 = MulticlassAccuracy(num_classes, top_k=5, average="micro", validate_args=False) if num_classes > 5 else None
 
+    @property
+    def names(self) -> list[str]:
+        """Of the figures that `compute` gives. Add a figure here and there, and it is logged, kept, shown and can be monitored."""
+        return ["loss", "acc", "acc_balanced"] + (["acc_top5"] if self.top5 is not None else [])
+
     def update(self, logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor) -> None:
         """(N, num_classes), (N,), and the mean loss of the batch."""
         self.loss.update(loss * len(labels))
