@@ -43,6 +43,10 @@ def check(config: Mapping[str, Any]) -> None:
     for key in ("max_epochs", "limit_train_batches", "limit_val_batches"):
         if trainer.get(key) == 0:
             raise UserError(f"trainer.{key}=0 leaves nothing to train or to choose a checkpoint by.", f"Give trainer.{key} more than 0.")
+    if (trainer.get("log_every_n_steps") or 0) < 0:
+        raise UserError(
+            f"trainer.log_every_n_steps={trainer['log_every_n_steps']} is less than 0.", "Give it a number of steps; 0 is once an epoch."
+        )
     if str(scheduler.get("_target_")).endswith(".ReduceLROnPlateau") and scheduler.get("interval") == "step":
         raise UserError(
             f"scheduler.interval=step, but {scheduler.get('monitor')} is measured once an epoch.",

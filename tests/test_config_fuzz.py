@@ -204,7 +204,12 @@ def test_two_hundred_values(tmp_path_factory, monkeypatch, line):
         ("scheduler=step", "test", "maybe"),
         ("scheduler=step", "trainer.max_epochs", "true"),
         ("scheduler=step", "data.num_workers", "-1"),
+        ("scheduler=step", "trainer.log_every_n_steps", "-1"),
     ],
 )
 def test_values_that_were_once_taken_for_others(line, tmp_path, monkeypatch):
     assert run_and_compare(*line, tmp_path, monkeypatch) == "refused"
+
+
+def test_a_loss_once_an_epoch(tmp_path, monkeypatch):
+    assert run_and_compare("scheduler=step", "trainer.log_every_n_steps", "0", tmp_path, monkeypatch) == "trained"

@@ -239,7 +239,8 @@ class ClassificationTask(L.LightningModule):
         logits = self(images)
         loss = self.loss(logits, labels)
         self._sums.add(loss.detach(), logits.detach(), labels if labels.ndim == 1 else labels.argmax(1))
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:
+        every = self.trainer.log_every_n_steps  # 0: at the end of the epoch alone
+        if every and (batch_idx + 1) % every == 0:
             self._log_mark(self.global_step)
         return loss
 
