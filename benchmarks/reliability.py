@@ -542,7 +542,7 @@ def soak(n: int = 1000) -> bool:
 def config_fuzz(n: int = 200) -> bool:
     """Random values for every listed key: no traceback, and what trains is what config.yaml says."""
     test = ROOT / "tests" / "test_config_fuzz.py"
-    command = [sys.executable, "-m", "pytest", "-q", "-s", "-m", "slow or not slow", f"{test}::test_two_hundred_values"]
+    command = [sys.executable, "-m", "pytest", "-q", "-s", "-n0", "-m", "slow or not slow", f"{test}::test_two_hundred_values"]
     return subprocess.run(command, cwd=ROOT, env=environment() | {"FUZZ_EXAMPLES": str(n)}).returncode == 0
 
 
