@@ -46,12 +46,17 @@ def keep(run: Path) -> None:
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
     if results["status"] != "completed":
         sys.exit(f"{run} is {results['status']}.")
+    resumed = any(a.startswith("resume=") for a in facts["command"])
+    if resumed:
+        facts["command"] = facts["earlier"][0]["command"]
     recipe = next((a.partition("=")[2] for a in facts["command"] if a.startswith("experiment=")), None)
     if recipe is None:
         sys.exit(f"{run} is no recipe: it was started without experiment=.")
     if facts["git"] is None or facts["git"]["dirty"]:
         print(f"{run}: the code differed from its commit.", file=sys.stderr)
-    facts["earlier"] = []  # an attempt that was broken off says nothing of these results
+    facts["earlier"] = [
+        {name: part[name] for name in ("start", "end")} for part in facts["earlier"] if resumed
+    ]  # else: broken-off attempts
     facts["command"] = [a for a in facts["command"] if not re.match(r"(hydra\.|data\.root=)", a)]
     folder = RESULTS / recipe / f"seed_{results['seed']}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,8 +78,7 @@ def table() -> str:
         parts = _parts(recipe)
         split = "test" if results[0]["test"] else "validation"
         accuracy = _mean([100 * (result["test"] or result["val"])["acc"] for result in results], 2)
-        times = [datetime.fromisoformat(run["end"]) - datetime.fromisoformat(run["start"]) for run in runs]
-        seconds = _mean([time.total_seconds() for time in times], 0)
+        seconds = _mean([_seconds(run) for run in runs], 0)
         lines.append(
             f"| `{recipe}` | {parts['model']} | {parts['data']} | {accuracy} % of {split}, n = {len(results)} | {seconds} s "
             f"| {TUTORIALS[recipe] or '-'} |"
@@ -83,6 +87,12 @@ def table() -> str:
         machines[f"{hardware['cores']} cores of an {hardware['processor']}, torch {versions['torch']}"] = None
     note = "Mean ± standard deviation over seeds 0 to n - 1; the time is that of the run behind its imports, from files to report."
     return "\n".join([*lines, "", f"{note} {'; '.join(machines)}."])
+
+
+def _seconds(run: dict) -> float:
+    """How long a run took, the parts before it was gone on with included."""
+    parts = [run, *run["earlier"]]
+    return sum((datetime.fromisoformat(part["end"]) - datetime.fromisoformat(part["start"])).total_seconds() for part in parts)
 
 
 def _parts(recipe: str) -> dict[str, str]:

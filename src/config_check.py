@@ -19,6 +19,8 @@ from src.errors import UserError
 ROOT = {"seed": int, "resume": str | None, "onednn": bool | None, "test": bool, "check": bool | Literal["data"]}
 # Left open, these are filled in when the length of the run or the optimizer's rate is known.
 FILLED_IN = ("total_steps", "T_max", "total_iters", "max_lr")
+# Counts that Lightning divides by without a look at them.
+LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "log_every_n_steps": 0, "val_check_interval": 0}
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -40,13 +42,13 @@ def check(config: Mapping[str, Any]) -> None:
             known = ({"enabled": bool, **known[0]}, known[1])
         _check_arguments(path, node, target, *known)
     trainer, optimizer, scheduler = (config.get(name) or {} for name in ("trainer", "optimizer", "scheduler"))
-    for key in ("max_epochs", "limit_train_batches", "limit_val_batches"):
+    for key in ("max_epochs", "limit_train_batches", "limit_val_batches", "val_check_interval"):
         if trainer.get(key) == 0:
             raise UserError(f"trainer.{key}=0 leaves nothing to train or to choose a checkpoint by.", f"Give trainer.{key} more than 0.")
-    if (trainer.get("log_every_n_steps") or 0) < 0:
-        raise UserError(
-            f"trainer.log_every_n_steps={trainer['log_every_n_steps']} is less than 0.", "Give it a number of steps; 0 is once an epoch."
-        )
+    for key, least in LEAST.items():
+        value = trainer.get(key)
+        if isinstance(value, int | float) and value < least:
+            raise UserError(f"trainer.{key}={value} does not work.", f"Give trainer.{key} {least} or more.")
     if str(scheduler.get("_target_")).endswith(".ReduceLROnPlateau") and scheduler.get("interval") == "step":
         raise UserError(
             f"scheduler.interval=step, but {scheduler.get('monitor')} is measured once an epoch.",

@@ -346,6 +346,7 @@ def quieten() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
         ".*number of training batches .* is smaller than the logging interval.*",  # the last mark is logged at the epoch's end
         ".*available but not used.*",
+        ".*AMP with fp16 is not supported on CPU.*",  # src/build.py refuses it
         ".*recommended to use .*sync_dist=True.*",  # every process logs the same figures: torchmetrics has gathered them
         ".*TF32 acceleration on top of oneDNN.*",  # torch, about Intel's GPUs, when oneDNN's flags are touched
         ".*Found .* module\\(s\\) in eval mode at the start of training.*",  # frozen parts
