@@ -64,7 +64,7 @@ def build(cfg: DictConfig) -> tuple[ImageDataModule, ClassificationTask]:
             raise UserError(f"{group}.monitor={node.monitor} is no metric of this run.", f"Choose one of {', '.join(sorted(metrics))}.")
     if sum(bool(node and node.get("enabled", True)) for node in (cfg.callbacks.get("ema"), cfg.callbacks.get("swa"))) == 2:
         raise UserError("callbacks.ema and callbacks.swa both average the weights, and one would undo the other.", "Choose one of them.")
-    task.try_optimizer()
+    task.try_settings()
     return data, task
 
 

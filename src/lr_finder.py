@@ -55,6 +55,7 @@ def find_lr(cfg: DictConfig, typed: Sequence[str], folder: Path) -> float:
     rate = suggest(rates, smooth, cfg)
     chart = charts.lr_curve(list(zip(rates, losses, strict=True)), list(zip(rates, smooth, strict=True)), rate)
     write_text(folder / "lr_finder.svg", charts.standalone(chart))
+    run.release()
     kept = [override for override in typed if override.partition("=")[0] not in OWN]
     print(f"Suggested: {rate:.2g}, from {len(rates)} steps at {rates[0]:.2g} to {rates[-1]:.2g}. {folder / 'lr_finder.svg'}")
     print(shlex.join(["python", "train.py", *kept, f"optimizer.lr={rate:.2g}"]), flush=True)

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
+from src.errors import UserError
 from src.text_table import aligned
 
 if TYPE_CHECKING:
@@ -32,14 +33,37 @@ class RunFolder:
     Args:
         path: the folder; made if need be.
         active: whether this process writes; with several processes only the first one does.
+
+    Raises:
+        UserError: another process is writing into it.
     """
 
     def __init__(self, path: str | os.PathLike, active: bool = True):
         self.path = Path(path).absolute()
         self.active = active
         self._run: dict[str, Any] = {}
+        self._lock: IO | None = None
         if active:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = self._keep_others_out()
+
+    def _keep_others_out(self) -> IO | None:
+        """The open file that carries the lock, until the run or its process ends. Loader processes do not inherit locks of this kind.
+
+        Windows has none of the kind, nor have some network file systems.
+        """
+        try:
+            import fcntl
+
+            file = open(self.path / ".run.lock", "w")  # noqa: SIM115
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            if error.filename is not None:  # the folder cannot be written: whoever writes first tells
+                return None
+            raise UserError(f"Another process is writing into {self.path}.", "Wait for it, or end it, and start again.") from None
+        except (ImportError, OSError):
+            return None
+        return file
 
     def start(self, config: Mapping[str, Any], command: Sequence[str]) -> None:
         """Note what is about to run. An earlier part of a resumed run stays on record under `earlier`."""
@@ -70,6 +94,14 @@ class RunFolder:
         """Write `results.json`, then mark the run as what `results["status"]` says."""
         self._write_json("results.json", results)
         self.note(status=results["status"], end=now())
+        self.release()
+
+    def release(self) -> None:
+        """Let other processes in."""
+        if self._lock is not None:
+            (self.path / ".run.lock").unlink(missing_ok=True)
+            self._lock.close()
+            self._lock = None
 
     def fail(self, error: str, status: str = "failed", **facts: Any) -> None:
         """Record that the run did not come through, and why; where even that cannot be written, say so."""

@@ -205,6 +205,7 @@ def test_two_hundred_values(tmp_path_factory, monkeypatch, line):
         ("scheduler=step", "trainer.max_epochs", "true"),
         ("scheduler=step", "data.num_workers", "-1"),
         ("scheduler=step", "trainer.log_every_n_steps", "-1"),
+        ("scheduler=step", "task.loss.label_smoothing", "2"),
         ("scheduler=step", "trainer.accumulate_grad_batches", "0"),
         ("scheduler=step", "trainer.check_val_every_n_epoch", "0"),
         ("scheduler=step", "trainer.val_check_interval", "0"),

@@ -331,12 +331,16 @@ class ClassificationTask(L.LightningModule):
         timing = {"interval": self.interval, "frequency": self.frequency, "monitor": self.monitor}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **timing}}
 
-    def try_optimizer(self) -> None:
-        """Optimizer and schedule on one parameter, so that arguments which torch refuses are told before any data are read.
+    def try_settings(self) -> None:
+        """Loss, optimizer and schedule on next to nothing, so that arguments which torch refuses are told before any data are read.
 
         Raises:
             UserError: such arguments.
         """
+        try:
+            self.loss(torch.zeros(2, len(self.classes)), torch.tensor([0, 1]))
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            raise UserError(f"The loss cannot be computed: {error}.", "Check the keys under task.loss.") from error
         try:
             optimizer = self.optimizer_factory([nn.Parameter(torch.zeros(1))])
             self._scheduler(optimizer, lambda: 1_000_000)  # the length is not known yet: long enough for any warm-up
