@@ -205,6 +205,37 @@ def test_two_workers_one_of_them_killed_finish_twelve_trials(tmp_path):
         assert results["status"] == "completed" and results["val"]["loss"] == trial.value and results["epochs"] == 6
 
 
+@pytest.mark.slow
+def test_ctrl_c_ends_the_trials_and_the_same_command_goes_on(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    study = tmp_path / "study"
+    options = ["model=lenet", "data.image_size=16", "trainer.accelerator=cpu", "trainer.max_epochs=25", "pruner=null", "sampler=random"]
+    options += ["n_trials=1", f"hydra.run.dir={study}"]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    first = subprocess.Popen(
+        [sys.executable, str(ROOT / "search.py"), *options],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 240
+    while not (study / "0" / "checkpoints" / "last.ckpt").is_file() and time.monotonic() < deadline and first.poll() is None:
+        time.sleep(0.1)
+    first.send_signal(signal.SIGINT)
+    _, errors = first.communicate(timeout=120)
+    assert first.returncode == 130 and "The same command goes on." in errors and "Traceback" not in errors
+    assert json.loads((study / "0" / "run.json").read_text())["status"] == "interrupted"
+    again = run_script("search.py", *options)
+    assert again.returncode == 0, again.stderr
+    assert "Trial 0 goes on" in again.stdout
+    trials = optuna.load_study(study_name="search", storage=f"sqlite:///{study / 'study.db'}").trials
+    assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE"] and trials[0].params == trials[1].params
+    with open(study / "0" / "metrics.csv", newline="") as file:
+        assert [int(row["epoch"]) for row in csv.DictReader(file)] == list(range(25))
+
+
 # The learning rate finder ---------------------------------------------------------------------------------------------
 
 
