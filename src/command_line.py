@@ -141,11 +141,16 @@ def hydra_problem(error: Exception) -> tuple[str, str] | None:
 
 def _raised_by_hydra(error: Exception) -> bool:
     """Whether a ValueError or the like comes from reading the command line: Hydra lets some of them through as they are."""
+    return isinstance(error, TypeError | ValueError) and raised_in(error, "hydra", "omegaconf")
+
+
+def raised_in(error: BaseException, *packages: str) -> bool:
+    """Whether an error was raised by the code of one of these packages."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     module = frame.tb_frame.f_globals.get("__name__", "") if frame is not None else ""
-    return isinstance(error, TypeError | ValueError) and module.partition(".")[0] in ("hydra", "omegaconf")
+    return module.partition(".")[0] in packages
 
 
 def _unknown_key(typed: str, name: str, node: "DictConfig | None") -> tuple[str, str]:

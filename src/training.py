@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from src import checkpoint as ckpt
 from src.build import build, build_trainer, complete
 from src.callbacks import Interrupted, Progress, StopSignals
+from src.command_line import raised_in
 from src.config_check import check
 from src.datamodules import ImageDataModule
 from src.datamodules.scan import scan
@@ -124,8 +125,8 @@ def explained(error: BaseException, folder: Path) -> BaseException:
             f"A loader process was killed, most often for want of memory: {text.splitlines()[0]}",
             f"Lower data.num_workers or data.batch_size. To {go_on}",
         )
-    if isinstance(error, MisconfigurationException):
-        return UserError(f"trainer: {text}", "Check the keys under trainer (python train.py --cfg job shows them).")
+    if isinstance(error, MisconfigurationException) or (isinstance(error, ValueError | TypeError) and raised_in(error, "lightning")):
+        return UserError(f"trainer: {text.strip()}", "Check the keys under trainer (python train.py --cfg job shows them).")
     return error
 
 
