@@ -20,7 +20,13 @@ ROOT = {"seed": int, "resume": str | None, "onednn": bool | None, "test": bool, 
 # Left open, these are filled in when the length of the run or the optimizer's rate is known.
 FILLED_IN = ("total_steps", "T_max", "total_iters", "max_lr")
 # Counts that Lightning divides by without a look at them.
-LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "log_every_n_steps": 0, "val_check_interval": 0}
+LEAST = {
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.check_val_every_n_epoch": 1,
+    "trainer.log_every_n_steps": 0,
+    "trainer.val_check_interval": 0,
+    "scheduler.frequency": 1,
+}
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -45,10 +51,11 @@ def check(config: Mapping[str, Any]) -> None:
     for key in ("max_epochs", "limit_train_batches", "limit_val_batches", "val_check_interval"):
         if trainer.get(key) == 0:
             raise UserError(f"trainer.{key}=0 leaves nothing to train or to choose a checkpoint by.", f"Give trainer.{key} more than 0.")
-    for key, least in LEAST.items():
-        value = trainer.get(key)
+    for path, least in LEAST.items():
+        group, _, key = path.partition(".")
+        value = (config.get(group) or {}).get(key)
         if isinstance(value, int | float) and value < least:
-            raise UserError(f"trainer.{key}={value} does not work.", f"Give trainer.{key} {least} or more.")
+            raise UserError(f"{path}={value} does not work.", f"Give {path} {least} or more.")
     if str(scheduler.get("_target_")).endswith(".ReduceLROnPlateau") and scheduler.get("interval") == "step":
         raise UserError(
             f"scheduler.interval=step, but {scheduler.get('monitor')} is measured once an epoch.",

@@ -214,6 +214,7 @@ def test_two_hundred_values(tmp_path_factory, monkeypatch, line):
         ("scheduler=step", "task.loss.label_smoothing", "2"),
         ("scheduler=step", "trainer.accumulate_grad_batches", "0"),
         ("scheduler=step", "trainer.check_val_every_n_epoch", "0"),
+        ("scheduler=step", "scheduler.frequency", "0"),
         ("scheduler=step", "trainer.val_check_interval", "0"),
         ("scheduler=step", "trainer.val_check_interval", "3"),
         ("scheduler=step", "trainer.val_check_interval", "-1"),
