@@ -215,6 +215,8 @@ def test_two_hundred_values(tmp_path_factory, monkeypatch, line):
         ("scheduler=step", "trainer.accumulate_grad_batches", "0"),
         ("scheduler=step", "trainer.check_val_every_n_epoch", "0"),
         ("scheduler=step", "scheduler.frequency", "0"),
+        ("scheduler=step", "scheduler.step_size", "0"),
+        ("scheduler=step", "data.mixup", "nan"),
         ("scheduler=step", "trainer.val_check_interval", "0"),
         ("scheduler=step", "trainer.val_check_interval", "3"),
         ("scheduler=step", "trainer.val_check_interval", "-1"),

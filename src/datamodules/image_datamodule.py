@@ -4,6 +4,7 @@ To add one: subclass `ImageDataModule` as `digits.py` does, and write a YAML bes
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -111,8 +112,8 @@ class ImageDataModule(L.LightningDataModule):
             if getattr(self, name) < 1:
                 raise UserError(f"data.{name}={getattr(self, name)} is less than 1.", f"Give data.{name} a whole number above 0.")
         for name in ("mixup", "cutmix"):
-            if getattr(self, name) < 0:
-                raise UserError(f"data.{name}={getattr(self, name)} is negative.", f"Give data.{name} an alpha above 0, or 0 for none.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"data.{name}={getattr(self, name)} is no alpha.", f"Give data.{name} an alpha above 0, or 0 for none.")
         if self.num_workers is not None and self.num_workers < 0:
             raise UserError(f"data.num_workers={self.num_workers} is less than 0.", "Choose 0 for none, or null.")
         check_share("data.val_size", self.val_size)

@@ -3,6 +3,7 @@
 import inspect
 import logging
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -343,7 +344,12 @@ class ClassificationTask(L.LightningModule):
             raise UserError(f"The loss cannot be computed: {error}.", "Check the keys under task.loss.") from error
         try:
             optimizer = self.optimizer_factory([nn.Parameter(torch.zeros(1))])
-            self._scheduler(optimizer, lambda: 1_000_000)  # the length is not known yet: long enough for any warm-up
+            scheduler = self._scheduler(optimizer, lambda: 1_000_000)  # the length is not known yet: long enough for any warm-up
+            with warnings.catch_warnings(action="ignore"):  # of a schedule that moves before its optimizer
+                if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                    scheduler.step(0.0)
+                elif scheduler is not None:
+                    scheduler.step()
         except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
             raise _misfit(error) from error
 
