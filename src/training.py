@@ -60,7 +60,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     def failed(error: BaseException) -> None:
         text = error.problem if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        run.fail(text, "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed", seed=cfg.seed)
+        run.fail(text, "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed", seed=ckpt.to_plain(cfg.seed))
 
     with StopSignals(failed) as stop:
         try:

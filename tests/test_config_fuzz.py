@@ -217,6 +217,9 @@ def test_two_hundred_values(tmp_path_factory, monkeypatch, line):
         ("scheduler=step", "scheduler.frequency", "0"),
         ("scheduler=step", "scheduler.step_size", "0"),
         ("scheduler=step", "data.mixup", "nan"),
+        ("scheduler=cosine", "scheduler.T_max", "0"),
+        ("scheduler=onecycle", "scheduler.pct_start", "0.5"),  # of two steps
+        ("scheduler=step", "seed", "[]"),
         ("scheduler=step", "trainer.val_check_interval", "0"),
         ("scheduler=step", "trainer.val_check_interval", "3"),
         ("scheduler=step", "trainer.val_check_interval", "-1"),

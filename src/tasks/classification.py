@@ -325,7 +325,7 @@ class ClassificationTask(L.LightningModule):
         try:
             optimizer = self._optimizer()
             scheduler = self._scheduler(optimizer, self._run_length)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:  # the last: a one-cycle of two steps
             raise _misfit(error) from error
         if scheduler is None:
             return optimizer
