@@ -26,7 +26,7 @@ from src.loggers import EpochTable
 from src.run_folder import without_secrets
 from src.tasks import ClassificationTask
 
-TIMING = ("interval", "frequency", "monitor")  # keys of a scheduler's YAML that Lightning needs, not the scheduler
+TIMING = ("interval", "monitor")  # keys of a scheduler's YAML that Lightning needs, not the scheduler
 
 
 def build(cfg: DictConfig) -> tuple[ImageDataModule, ClassificationTask]:

@@ -25,7 +25,6 @@ LEAST = {
     "trainer.check_val_every_n_epoch": 1,
     "trainer.log_every_n_steps": 0,
     "trainer.val_check_interval": 0,
-    "scheduler.frequency": 1,
 }
 
 
@@ -43,7 +42,7 @@ def check(config: Mapping[str, Any]) -> None:
         known = _parameters(target)
         if path == "scheduler":  # Lightning's part of a schedule, which the task takes
             task = _parameters(locate("task", config["task"]["_target_"]))[0]
-            known = ({**{name: task[name] for name in ("interval", "frequency", "monitor")}, **known[0]}, known[1])
+            known = ({**{name: task[name] for name in ("interval", "monitor")}, **known[0]}, known[1])
         elif path.startswith("callbacks."):
             known = ({"enabled": bool, **known[0]}, known[1])
         _check_arguments(path, node, target, *known)

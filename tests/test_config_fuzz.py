@@ -214,7 +214,7 @@ def test_two_hundred_values(tmp_path_factory, monkeypatch, line):
         ("scheduler=step", "task.loss.label_smoothing", "2"),
         ("scheduler=step", "trainer.accumulate_grad_batches", "0"),
         ("scheduler=step", "trainer.check_val_every_n_epoch", "0"),
-        ("scheduler=step", "scheduler.frequency", "0"),
+        ("scheduler=step", "scheduler.interval", "0"),
         ("scheduler=step", "scheduler.step_size", "0"),
         ("scheduler=step", "data.mixup", "nan"),
         ("scheduler=cosine", "scheduler.T_max", "0"),
@@ -227,6 +227,10 @@ def test_two_hundred_values(tmp_path_factory, monkeypatch, line):
 )
 def test_values_that_were_once_taken_for_others(line, tmp_path, monkeypatch):
     assert run_and_compare(*line, tmp_path, monkeypatch) == "refused"
+
+
+def test_one_picture_is_measured(tmp_path, monkeypatch):
+    assert run_and_compare("scheduler=step", "data.eval_batch_size", "1", tmp_path, monkeypatch) == "trained"
 
 
 def test_a_loss_once_an_epoch(tmp_path, monkeypatch):

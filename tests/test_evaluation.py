@@ -22,7 +22,7 @@ def collected(logits: torch.Tensor, labels: torch.Tensor, sizes: list[int] | Non
     places = torch.arange(len(labels))
     for part in zip(*(x.split(sizes or len(labels)) for x in (places, labels, logits)), strict=True):
         collector.update(*part)
-    return collector.compute()
+    return collector.predictions()
 
 
 def evaluated(folder: Path, *arguments: str) -> dict:

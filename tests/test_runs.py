@@ -266,3 +266,12 @@ def test_onednn_is_left_out_for_tiny_batches_alone_and_gives_way(tmp_path):
         automatic = json.loads((tmp_path / name / "run.json").read_text())["automatic"]
         assert automatic.get("onednn") is expected
     assert torch.backends.mkldnn.enabled
+
+
+def test_the_table_has_the_rates_that_were_trained_with_and_validations_as_asked_for(tmp_path):
+    options = ["model=lenet", "data.image_size=16", "trainer.max_epochs=4", "trainer.limit_train_batches=2", "test=false"]
+    options += ["scheduler.step_size=2", "scheduler.gamma=0.5", "optimizer.lr=0.02"]
+    run_training(tmp_path, *options, "trainer.check_val_every_n_epoch=2")
+    rows = list(csv.DictReader(open(tmp_path / "metrics.csv")))
+    assert [float(row["lr"]) for row in rows] == pytest.approx([0.02, 0.02, 0.01, 0.01])
+    assert [bool(row["val/loss"]) for row in rows] == [False, True, False, True]

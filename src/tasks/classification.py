@@ -41,7 +41,7 @@ class ClassificationTask(L.LightningModule):
         optimizer: called with the parameters; None is SGD(lr=0.05, momentum=0.9).
         scheduler: called with the optimizer; None keeps the rate. Arguments named total_steps, T_max or total_iters that are None
             get the length of the run, a `max_lr` that is None gets the optimizer's rate.
-        interval, frequency: the scheduler moves on every `frequency` `epoch`s or `step`s.
+        interval: the scheduler moves on every `epoch` or every `step`.
         monitor: the metric that a plateau scheduler watches.
         channels_last: memory layout of the convolutions; None chooses it where it pays.
         compile: compile the network with torch.compile.
@@ -67,7 +67,6 @@ class ClassificationTask(L.LightningModule):
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
         interval: Literal["epoch", "step"] = "epoch",
-        frequency: int = 1,
         monitor: str = "val/loss",
         channels_last: bool | None = None,
         compile: bool = False,
@@ -85,7 +84,7 @@ class ClassificationTask(L.LightningModule):
         self.eval_loss = nn.CrossEntropyLoss()  # smoothing and weights shape the training, not what is reported
         self.optimizer_factory = optimizer or partial(torch.optim.SGD, lr=0.05, momentum=0.9)
         self.scheduler_factory = scheduler
-        self.interval, self.frequency, self.monitor = interval, frequency, monitor
+        self.interval, self.monitor = interval, monitor
         self.channels_last, self.compile_model = channels_last, compile
         self.freeze_backbone, self.backbone_lr, self.decay_norm_and_bias = freeze_backbone, backbone_lr, decay_norm_and_bias
         head = head_of(model, len(self.classes)) if freeze_backbone or backbone_lr != 1 else None
@@ -237,6 +236,7 @@ class ClassificationTask(L.LightningModule):
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """Nothing in here waits for the device, but once every `log_every_n_steps` steps."""
         images, labels = batch
+        self._sums.rate = self.trainer.optimizers[0].param_groups[-1]["lr"]  # of this step: schedules move on before an epoch is logged
         logits = self(images)
         loss = self.loss(logits, labels)
         self._sums.add(loss.detach(), logits.detach(), labels if labels.ndim == 1 else labels.argmax(1))
@@ -253,16 +253,13 @@ class ClassificationTask(L.LightningModule):
         if not math.isfinite(loss):
             raise self._diverged(str(loss))
         for logger in self.loggers:
-            logger.log_metrics({"train/loss": loss, "lr": self._lr()}, step)
+            logger.log_metrics({"train/loss": loss, "lr": float(self._sums.rate)}, step)
 
     def _diverged(self, value: str, what: str = "train/loss") -> UserError:
         return UserError(
             f"{what} became {value} in epoch {self.current_epoch}, step {self.global_step}.",
             "Lower optimizer.lr, or limit the gradients with trainer.gradient_clip_val=1; the last good checkpoint is kept.",
         )
-
-    def _lr(self) -> float:
-        return float(self.trainer.optimizers[0].param_groups[-1]["lr"])
 
     def on_train_start(self) -> None:
         # Not on_train_epoch_start: Lightning leaves that out for the epoch that a run is resumed in the middle of.
@@ -275,7 +272,7 @@ class ClassificationTask(L.LightningModule):
         for logger in self.loggers:  # here and not with the other figures below: those come behind the epoch's checkpoint
             logger.log_metrics({"train/acc": acc}, self.global_step - 1)
         self._sums.start_epoch(self.device)  # a checkpoint of the finished epoch has nothing to go on counting from
-        self.log_dict({"train/loss": loss, "train/acc": acc, "lr": self._lr()}, logger=bool(self.loggers))
+        self.log_dict({"train/loss": loss, "train/acc": acc, "lr": float(self._sums.rate)}, logger=bool(self.loggers))
 
     # Validation and test ----------------------------------------------------------------------------------------------
 
@@ -305,7 +302,7 @@ class ClassificationTask(L.LightningModule):
         self.figures[stage], self.confusion[stage] = metrics.compute()
         metrics.reset()
         if self.trainer.state.fn != "fit":
-            self.predictions[stage] = self.collector.compute()
+            self.predictions[stage] = self.collector.predictions()
             self.collector.reset()
             self._seen = 0
         # Every process holds the same figures by now: torchmetrics has gathered them.
@@ -329,7 +326,7 @@ class ClassificationTask(L.LightningModule):
             raise _misfit(error) from error
         if scheduler is None:
             return optimizer
-        timing = {"interval": self.interval, "frequency": self.frequency, "monitor": self.monitor}
+        timing = {"interval": self.interval, "monitor": self.monitor}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **timing}}
 
     def try_settings(self) -> None:
@@ -393,7 +390,7 @@ class ClassificationTask(L.LightningModule):
                 "The schedule needs to know the length of the run, and trainer.max_epochs does not tell it.",
                 "Set trainer.max_epochs, or choose scheduler=step or scheduler=constant.",
             )
-        return math.ceil(length / self.frequency)
+        return int(length)
 
     # Checkpoints ------------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """What is counted while a network trains and while it is measured. Counts pictures, so no figure hangs on the batch size."""
 
+import math
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ class Sums:
 
     def __init__(self):
         self.resume: dict[str, Any] | None = None
+        self.rate: float | torch.Tensor = math.nan  # of the last step
         self.start_epoch(torch.device("cpu"))
 
     def start_epoch(self, device: torch.device) -> None:
@@ -26,6 +28,7 @@ class Sums:
         if self.resume is not None:
             self.mark.copy_(torch.tensor(self.resume["mark"]))
             self.count, self.epoch = self.resume["count"], list(self.resume["epoch"])
+            self.rate = self.resume.get("rate", math.nan)
             self.resume = None
 
     def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
@@ -48,7 +51,7 @@ class Sums:
         return loss / max(count, 1), hits / max(count, 1)
 
     def state(self) -> dict[str, Any]:
-        return {"mark": self.mark.tolist(), "count": self.count, "epoch": list(self.epoch)}
+        return {"mark": self.mark.tolist(), "count": self.count, "epoch": list(self.epoch), "rate": float(self.rate)}
 
 
 class Metrics(nn.Module):

@@ -49,11 +49,17 @@ class PredictionCollector(Metric):
         self.numbers.append(torch.cat(columns, 1).int())
         self.probabilities.append(probabilities.gather(1, torch.stack([predicted, labels], 1)))
 
-    def compute(self) -> Predictions:
+    def compute(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rows of all processes, in no order. (torchmetrics takes the dimension from what has one element: no columns here.)"""
         # Gathered over several processes they are one tensor each.
         numbers, probabilities = (torch.cat(x) if isinstance(x, list) else x for x in (self.numbers, self.probabilities))
+        return numbers, probabilities
+
+    def predictions(self) -> Predictions:
+        """What was collected, in the order of the split."""
+        numbers, probabilities = self.compute()
         order = numbers[:, 0].argsort()
         numbers, probabilities = numbers[order].long().cpu(), probabilities[order].cpu()
-        positions, labels, predicted = numbers[:, :3].unbind(1)
-        confidence, true_probability = probabilities.unbind(1)
+        positions, labels, predicted = numbers[:, :3].T.contiguous()
+        confidence, true_probability = probabilities.T.contiguous()
         return Predictions(positions, labels, predicted, numbers[:, 3:], confidence, true_probability)
