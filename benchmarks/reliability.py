@@ -546,8 +546,39 @@ def config_fuzz(n: int = 200) -> bool:
     return subprocess.run(command, cwd=ROOT, env=environment() | {"FUZZ_EXAMPLES": str(n)}).returncode == 0
 
 
+def config_values() -> bool:
+    """Every listed key with eight values that hurt where nobody has thought of them; as in `config_fuzz`, but none by chance."""
+    import logging
+    import warnings
+
+    import pytest
+
+    sys.path.insert(0, str(ROOT / "tests"))
+    from test_config_fuzz import GROUPS, keys, run_and_compare
+
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    tried: dict[tuple[str, str], str] = {}
+    for group in GROUPS:
+        for key in keys(group):
+            for value in ("0", "-1", "null", "2", "true", "0.5", "nan", "[]"):
+                if (key, value) in tried:
+                    continue
+                with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as monkeypatch:
+                    try:
+                        tried[key, value] = run_and_compare(group, key, value, Path(scratch) / "run", monkeypatch)
+                    except Exception as error:
+                        tried[key, value] = "wrong"
+                        print(f"  {group} {key}={value}: {type(error).__name__}: {' '.join(str(error).split())[:200]}", flush=True)
+    counts = [list(tried.values()).count(outcome) for outcome in ("trained", "refused", "wrong")]
+    print(
+        f"{len(tried)} values of {len({key for key, _ in tried})} keys: {counts[0]} trained as written, {counts[1]} refused in two lines, {counts[2]} neither"
+    )
+    return counts[2] == 0
+
+
 COMMANDS: dict[str, Callable[..., bool]] = {
-    function.__name__: function for function in (kills, mistakes, files, checkpoints, full_disk, config_fuzz, soak)
+    function.__name__: function for function in (kills, mistakes, files, checkpoints, full_disk, config_fuzz, config_values, soak)
 }
 
 
