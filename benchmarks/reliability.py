@@ -570,11 +570,10 @@ def config_values() -> bool:
                     except Exception as error:
                         tried[key, value] = "wrong"
                         print(f"  {group} {key}={value}: {type(error).__name__}: {' '.join(str(error).split())[:200]}", flush=True)
-    counts = [list(tried.values()).count(outcome) for outcome in ("trained", "refused", "wrong")]
-    print(
-        f"{len(tried)} values of {len({key for key, _ in tried})} keys: {counts[0]} trained as written, {counts[1]} refused in two lines, {counts[2]} neither"
-    )
-    return counts[2] == 0
+    keys_tried, outcomes = {key for key, _ in tried}, list(tried.values())
+    trained, refused, wrong = (outcomes.count(outcome) for outcome in ("trained", "refused", "wrong"))
+    print(f"{len(tried)} values of {len(keys_tried)} keys: {trained} trained as written, {refused} refused in two lines, {wrong} neither")
+    return wrong == 0
 
 
 COMMANDS: dict[str, Callable[..., bool]] = {
