@@ -40,7 +40,7 @@ class Classifier(nn.Module):
         """uint8 (N, C, H, W) -> float, scaled to 0..1, less `mean`, by `std`."""
         if images.dtype != torch.uint8:
             raise UserError(f"The images are {images.dtype}; this network takes uint8.", "Give pixels from 0 to 255, not normalised.")
-        return images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.std)
+        return (images.to(self.mean.dtype) / 255 - self.mean) / self.std  # not in place: torch 2.6 cannot export that
 
     @torch.inference_mode()
     def predict(self, images: Any) -> torch.Tensor:
