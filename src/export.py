@@ -28,6 +28,7 @@ TOLERANCE = 1e-4  # between logits; relative where they are larger than 1
 BATCHES = (1, 2, 7)  # sizes that random pixels are compared at: the exporter sees 2
 REAL = 64  # real pictures compared, at most
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
+OLDEST_FOR_ONNX = (2, 8)  # the exporter of torch 2.6 fails inside onnxscript; 2.7 was not tried
 
 
 def export(cfg: DictConfig) -> Path:
@@ -44,6 +45,10 @@ def export(cfg: DictConfig) -> Path:
     missing = [name for name in NEEDED if cfg.format == "onnx" and importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"format=onnx needs {', '.join(missing)}.", 'Install the extra: pip install -e ".[export]"')
+    if cfg.format == "onnx" and _torch_version() < OLDEST_FOR_ONNX:
+        raise UserError(
+            f"format=onnx needs torch {'.'.join(map(str, OLDEST_FOR_ONNX))}; this is {torch.__version__}.", "Update it, or use format=pt2."
+        )
     stored = ckpt.read(cfg.ckpt)
     net = Classifier(ckpt.network(stored), stored["description"]).eval()
     target = _target(Path(cfg.ckpt), cfg.output, cfg.format)
@@ -94,6 +99,10 @@ def _target(checkpoint: Path, output: str | None, suffix: str) -> Path:
         raise UserError(f"output={output} does not end in .{suffix}.", "Name a file that does, a folder, or another format=.")
     target.parent.mkdir(parents=True, exist_ok=True)
     return target
+
+
+def _torch_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
 # The two formats ------------------------------------------------------------------------------------------------------

@@ -48,7 +48,10 @@ def reload(path: Path):
     return lambda images: network(torch.from_numpy(images)).detach().numpy(), json.loads(extra["metadata.json"])
 
 
-@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+ONNX = pytest.param("onnx", marks=pytest.mark.skipif(module._torch_version() < module.OLDEST_FOR_ONNX, reason="this torch is too old"))
+
+
+@pytest.mark.parametrize("kind", [ONNX, "pt2"])
 def test_the_exported_file_computes_the_same_from_bytes(checkpoint, kind, caplog):
     caplog.set_level("INFO")
     path = exported(checkpoint, format=kind)
@@ -66,6 +69,7 @@ def test_the_exported_file_computes_the_same_from_bytes(checkpoint, kind, caplog
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(module._torch_version() < module.OLDEST_FOR_ONNX, reason="this torch is too old")
 def test_from_the_shell_with_own_pictures_and_quietly(checkpoint, tmp_path):
     photos, elsewhere = tmp_path / "photos (1)", tmp_path / "elsewhere"
     photos.mkdir()
@@ -105,7 +109,7 @@ def test_batch_norm_and_dropout_are_as_in_evaluation(tmp_path, caplog):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "vgg16", "mobilenet_v3_small", "convnext_tiny", "efficientnet_b0"])
-@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+@pytest.mark.parametrize("kind", [ONNX, "pt2"])
 def test_larger_networks(name, kind, tmp_path):
     spec = {"_target_": "src.models.Torchvision", "in_channels": 3, "num_classes": 3, "name": name}
     assert exported(fresh(Torchvision(3, 3, name), spec, tmp_path / "net.ckpt"), format=kind).is_file()
@@ -127,6 +131,12 @@ def test_packages_that_are_missing_are_named(checkpoint, monkeypatch):
         exported(checkpoint)
     assert "onnxruntime" in error.value.problem and "onnxscript" not in error.value.problem
     assert 'pip install -e ".[export]"' in error.value.remedy
+
+
+def test_a_torch_that_is_too_old_is_told(checkpoint, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "2.6.0+cpu")
+    with pytest.raises(UserError, match="needs torch 2.8; this is 2.6.0"):
+        exported(checkpoint)
 
 
 def test_mistakes(checkpoint, tmp_path):

@@ -91,6 +91,10 @@ def test_every_command_does_its_work(tmp_path, cifar_root, dog_cat_root):
 
     pytest.importorskip("optuna")
     pytest.importorskip("onnxruntime")
+    from src.export import OLDEST_FOR_ONNX, _torch_version
+
+    if _torch_version() < OLDEST_FOR_ONNX:
+        pytest.skip("this torch is too old to export ONNX")
     house = tmp_path / "house"
     for name in ("src", "conf", "hydra_plugins"):
         shutil.copytree(ROOT / name, house / name, ignore=shutil.ignore_patterns("__pycache__"))

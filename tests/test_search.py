@@ -219,6 +219,7 @@ def test_ctrl_c_ends_the_trials_and_the_same_command_goes_on(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell starts in the background ignores it
     )
     deadline = time.monotonic() + 240
     while not (study / "0" / "checkpoints" / "last.ckpt").is_file() and time.monotonic() < deadline and first.poll() is None:
