@@ -375,7 +375,8 @@ def test_other_engines_run_the_same_sweep(engine, tmp_path):
     again = sweep_script(sweep, "seed=0,1", f"hydra/launcher={engine}")
     assert again.returncode == 0, again.stderr
     assert [starts(sweep / job) for job in "01"] == [1, 2]
-    assert figures(sweep / "1") == ("completed", *(run_training(tmp_path / "alone", *SMALL, "seed=1")[k] for k in ("val", "test")))
+    alone = run_training(tmp_path / "alone", *SMALL, "seed=1")
+    assert figures(sweep / "1") == ("completed", alone["val"], alone["test"])
 
 
 @pytest.mark.slow
@@ -388,7 +389,8 @@ def test_a_job_that_is_queued_again_goes_on(tmp_path):
     done = sweep_script(sweep, "seed=0", "hydra/launcher=submitit_local")
     assert done.returncode == 0, done.stdout + done.stderr
     assert starts(sweep / "0") == 2
-    assert figures(sweep / "0") == ("completed", *(run_training(tmp_path / "alone", *SMALL, "seed=0")[k] for k in ("val", "test")))
+    alone = run_training(tmp_path / "alone", *SMALL, "seed=0")
+    assert figures(sweep / "0") == ("completed", alone["val"], alone["test"])
 
 
 @pytest.mark.parametrize(("engine", "extra"), [("ray", "ray"), ("submitit_slurm", "slurm")])
