@@ -79,11 +79,12 @@ def table() -> str:
         split = "test" if results[0]["test"] else "validation"
         accuracy = _mean([100 * (result["test"] or result["val"])["acc"] for result in results], 2)
         seconds = _mean([_seconds(run) for run in runs], 0)
+        hardware, versions = runs[0]["hardware"], runs[0]["versions"]
+        threads = "" if hardware["threads"] == hardware["cores"] else f", threads: {hardware['threads']}"
         lines.append(
-            f"| `{recipe}` | {parts['model']} | {parts['data']} | {accuracy} % of {split}, n = {len(results)} | {seconds} s "
+            f"| `{recipe}` | {parts['model']} | {parts['data']} | {accuracy} % of {split}, n = {len(results)} | {seconds} s{threads} "
             f"| {TUTORIALS[recipe] or '-'} |"
         )
-        hardware, versions = runs[0]["hardware"], runs[0]["versions"]
         machines[f"{hardware['cores']} cores of an {hardware['processor']}, torch {versions['torch']}"] = None
     note = "Mean ± standard deviation over seeds 0 to n - 1; the time is that of the run behind its imports, from files to report."
     return "\n".join([*lines, "", f"{note} {'; '.join(machines)}."])
