@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -99,9 +99,17 @@ def build_network(cfg: DictConfig, data: ImageDataModule, resumed: bool = False)
     if "image_size" in inspect.signature(locate("model", cfg._target_)).parameters:
         facts["image_size"] = data.image_size
     made_of = {"weights": None} if resumed and "weights" in cfg else {}
-    model = make("model", cfg, **facts, **made_of)
-    if (size := data.image_size) and not _takes(model, data.channels, size):
-        fitting = next((s for s in (32, 64, 96, 128, 224, 299) if s > size and _takes(model, data.channels, s)), None)
+    size = data.image_size
+    paper = _on_paper(cfg, facts)
+    if size and paper is not None and not _takes(paper, data.channels, size, "meta"):
+        model = paper  # told below, without drawing its weights, of which VGG has 138 million
+    else:
+        model = make("model", cfg, **facts, **made_of)
+    if size and not _takes(model, data.channels, size, "meta" if model is paper else "cpu"):
+        fitting = next(
+            (s for s in (32, 64, 96, 128, 224, 299) if s > size and _takes(model, data.channels, s, "meta" if model is paper else "cpu")),
+            None,
+        )
         raise UserError(
             f"{type(model).__name__} cannot take pictures of {data.channels}x{size}x{size}.",
             f"Add data.image_size={fitting}" if fitting else "Choose another model or another data.image_size.",
@@ -109,12 +117,23 @@ def build_network(cfg: DictConfig, data: ImageDataModule, resumed: bool = False)
     return model, to_plain(OmegaConf.to_container(cfg, resolve=True)) | facts
 
 
-def _takes(model: nn.Module, channels: int, size: int) -> bool:
+def _on_paper(cfg: DictConfig, facts: Mapping[str, Any]) -> nn.Module | None:
+    """The network without memory, to be tried at once; None where it cannot be built so, and the real one has to tell."""
+    try:
+        with torch.device("meta"):
+            return make("model", cfg, **facts, **({"weights": None} if "weights" in cfg else {}))
+    except Exception:
+        return None
+
+
+def _takes(model: nn.Module, channels: int, size: int, device: str) -> bool:
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            model(torch.zeros(2, channels, size, size))
+            model(torch.zeros(2, channels, size, size, device=device))
+    except NotImplementedError:  # what needs numbers cannot be tried on paper
+        return device == "meta"
     except (RuntimeError, ValueError, AssertionError):  # torchvision's transformers assert their size
         return False
     finally:
