@@ -16,6 +16,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from torchmetrics import Metric
 
 from src.callbacks import Progress, StepSeed
 from src.checkpoint import save, to_plain
@@ -50,6 +51,7 @@ def build(cfg: DictConfig) -> tuple[ImageDataModule, ClassificationTask]:
         std=data.std,
         optimizer=factory("optimizer", cfg.optimizer),
         scheduler=factory("scheduler", scheduler),
+        metrics=build_metrics(cfg, len(data.classes)),
         description={
             "model": spec,
             "image_size": data.image_size,
@@ -99,31 +101,37 @@ def build_network(cfg: DictConfig, data: ImageDataModule, resumed: bool = False)
     if "image_size" in inspect.signature(locate("model", cfg._target_)).parameters:
         facts["image_size"] = data.image_size
     made_of = {"weights": None} if resumed and "weights" in cfg else {}
-    size = data.image_size
     paper = _on_paper(cfg, facts)
-    if size and paper is not None and not _takes(paper, data.channels, size, "meta"):
-        model = paper  # told below, without drawing its weights, of which VGG has 138 million
-    else:
-        model = make("model", cfg, **facts, **made_of)
-    if size and not _takes(model, data.channels, size, "meta" if model is paper else "cpu"):
-        fitting = next(
-            (s for s in (32, 64, 96, 128, 224, 299) if s > size and _takes(model, data.channels, s, "meta" if model is paper else "cpu")),
-            None,
-        )
-        raise UserError(
-            f"{type(model).__name__} cannot take pictures of {data.channels}x{size}x{size}.",
-            f"Add data.image_size={fitting}" if fitting else "Choose another model or another data.image_size.",
-        )
+    if paper is not None:  # told without drawing the weights, of which VGG has 138 million
+        _check_size(paper, data, "meta")
+    model = make("model", cfg, **facts, **made_of)
+    _check_size(model, data)
     return model, to_plain(OmegaConf.to_container(cfg, resolve=True)) | facts
 
 
+def build_metrics(cfg: DictConfig, num_classes: int) -> dict[str, Metric]:
+    """What the group `metrics` names, by name."""
+    return {str(name): make(f"metrics.{name}", node, num_classes=num_classes) for name, node in (cfg.get("metrics") or {}).items()}
+
+
 def _on_paper(cfg: DictConfig, facts: Mapping[str, Any]) -> nn.Module | None:
-    """The network without memory, to be tried at once; None where it cannot be built so, and the real one has to tell."""
+    """The network without its weights; None where it cannot be built so, for whatever reason: the real one tells it then."""
     try:
         with torch.device("meta"):
             return make("model", cfg, **facts, **({"weights": None} if "weights" in cfg else {}))
     except Exception:
         return None
+
+
+def _check_size(model: nn.Module, data: ImageDataModule, device: str = "cpu") -> None:
+    size = data.image_size
+    if not size or _takes(model, data.channels, size, device):
+        return
+    fitting = next((s for s in (32, 64, 96, 128, 224, 299) if s > size and _takes(model, data.channels, s, device)), None)
+    raise UserError(
+        f"{type(model).__name__} cannot take pictures of {data.channels}x{size}x{size}.",
+        f"Add data.image_size={fitting}" if fitting else "Choose another model or another data.image_size.",
+    )
 
 
 def _takes(model: nn.Module, channels: int, size: int, device: str) -> bool:

@@ -14,11 +14,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from src.command_line import closest
 from src.errors import UserError
+from src.tasks.classification import LENGTHS
 
 # What the keys outside of any target hold.
 ROOT = {"seed": int, "resume": str | None, "onednn": bool | None, "test": bool, "check": bool | Literal["data"]}
 # Left open, these are filled in when the length of the run or the optimizer's rate is known.
-FILLED_IN = ("total_steps", "T_max", "total_iters", "max_lr")
+FILLED_IN = (*LENGTHS, "max_lr")
 # Counts that Lightning divides by without a look at them.
 LEAST = {
     "trainer.accumulate_grad_batches": 1,

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from torchmetrics import Metric
 
 from src import charts, measures
 from src import checkpoint as ckpt
-from src.build import make, make_trainer, resolve_paths
+from src.build import build_metrics, make, make_trainer, resolve_paths
 from src.classifier import Classifier
 from src.datamodules import ImageDataModule
 from src.ensemble import Ensemble
@@ -49,7 +50,9 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     stored = members[0]
     if cfg.tta not in (None, "flip"):
         raise UserError(f"tta={cfg.tta!r} is not known.", "Choose flip, or leave it out.")
-    task = rebuild_task(stored) if len(members) == 1 and cfg.tta is None else ensemble_task(paths, members, flip=cfg.tta == "flip")
+    metrics = build_metrics(cfg, len(stored["description"]["classes"]))
+    alone = len(members) == 1 and cfg.tta is None
+    task = rebuild_task(stored, metrics) if alone else ensemble_task(paths, members, cfg.tta == "flip", metrics)
     data = rebuild_data(stored, cfg.data)
     data.relabel(task.classes)
     if cfg.split not in (None, "val", "test"):
@@ -119,7 +122,9 @@ def _network_name(stored: Mapping[str, Any]) -> str:
     return str((stored["description"].get("model") or {}).get("_target_", "a network")).rpartition(".")[2]
 
 
-def ensemble_task(paths: Sequence[Path], members: Sequence[Mapping[str, Any]], flip: bool) -> ClassificationTask:
+def ensemble_task(
+    paths: Sequence[Path], members: Sequence[Mapping[str, Any]], flip: bool, metrics: Mapping[str, Metric]
+) -> ClassificationTask:
     """A task around the mean of several checkpoints.
 
     Raises:
@@ -141,7 +146,8 @@ def ensemble_task(paths: Sequence[Path], members: Sequence[Mapping[str, Any]], f
     networks = [Classifier(ckpt.network(member), member["description"]) for member in members]
     ensemble = Ensemble(networks, first["classes"], flip)
     channels = first["channels"]
-    return ClassificationTask(ensemble, first["classes"], [0.0] * channels, [1.0] * channels, channels_last=_layout(first))
+    mean, std = [0.0] * channels, [1.0] * channels
+    return ClassificationTask(ensemble, first["classes"], mean, std, metrics=metrics, channels_last=_layout(first))
 
 
 def write_charts(folder: Path, task: ClassificationTask, split: str) -> None:
@@ -151,7 +157,7 @@ def write_charts(folder: Path, task: ClassificationTask, split: str) -> None:
         write_text(folder / f"{name}.svg", charts.standalone(made[key]))
 
 
-def rebuild_task(stored: Mapping[str, Any]) -> ClassificationTask:
+def rebuild_task(stored: Mapping[str, Any], metrics: Mapping[str, Metric] | None = None) -> ClassificationTask:
     """The task of a checkpoint, with its weights, ready to be evaluated."""
     description = stored["description"]
     return ClassificationTask(
@@ -159,6 +165,7 @@ def rebuild_task(stored: Mapping[str, Any]) -> ClassificationTask:
         classes=description["classes"],
         mean=description["mean"],
         std=description["std"],
+        metrics=metrics,
         channels_last=_layout(description),
     )
 

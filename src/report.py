@@ -7,11 +7,10 @@ import logging
 import re
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
 import yaml
 from markupsafe import Markup
@@ -25,6 +24,7 @@ from src.errors import UserError
 from src.grad_cam import grad_cam, overlay
 from src.run_folder import per_class, read_json, write_text
 from src.tasks import ClassificationTask
+from src.templates import PAGES
 
 log = logging.getLogger(__name__)
 MOST_CLASSES = 20  # in the confusion matrix: more cannot be read on a phone
@@ -35,12 +35,6 @@ SAMPLES = 16
 UNQUOTED = re.compile(r"^([\w+]+=)'(.*)'$", re.S)  # ckpt='a b' stands in run.json as Hydra was to read it
 LARGEST = 160  # pixels a side of a picture on the page
 HEAT_SECONDS = 2.0  # the most that the heat maps of a page may take, but for the first few
-PAGE = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    trim_blocks=True,
-    undefined=jinja2.StrictUndefined,
-)
 
 
 def write_report(
@@ -81,7 +75,7 @@ def _page(folder: Path, title: str, found: Mapping[str, Any] | None) -> str:
         "title": title or folder.name,
         "subtitle": subtitle,
         "error": results.get("error"),
-        "tiles": _tiles(results),
+        "tiles": _tiles(results, config.get("metrics") or {}),
         "curves": _curves(folder / "metrics.csv", results.get("best_epoch")),
         "found": found,
         "settings": _settings(config),
@@ -92,13 +86,13 @@ def _page(folder: Path, title: str, found: Mapping[str, Any] | None) -> str:
         "picture": _image_tag,
         "percent": charts.percent,
     }
-    return PAGE.get_template("report.html.jinja").render(page)
+    return PAGES.get_template("report.html.jinja").render(page)
 
 
 # From the files of the folder ---------------------------------------------------------------------------------------------
 
 
-def _tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _tiles(results: Mapping[str, Any], metrics: Iterable[str]) -> list[tuple[str, str, str]]:
     """(name, value, remark) of the figures that people look for first."""
     tiles = []
     split = "test" if results.get("test") else "val"
@@ -110,6 +104,7 @@ def _tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             tiles.append(("top-5 accuracy", charts.percent(figures["acc_top5"], 2), ""))
         if "ece" in figures:
             tiles.append(("calibration error", charts.percent(figures["ece"], 2), "how far off its confidence is"))
+        tiles += [(f"{split} {name}", f"{figures[name]:.4f}", "") for name in metrics if name in figures]
     if split == "test" and results.get("val"):
         tiles.append(("val accuracy", charts.percent(results["val"]["acc"], 2), f"loss {results['val']['loss']:.4f}"))
     if "best_epoch" in results:

@@ -14,21 +14,15 @@ from typing import Any
 
 import yaml
 from filelock import FileLock
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from src import charts
 from src.job_folder import OVERRIDES, status
 from src.run_folder import read_json, write_text
+from src.templates import PAGES
 from src.text_table import aligned
 
 FIGURES = ("val/loss", "val/acc", "test/loss", "test/acc")
 REPEATS = ("seed", "data.split_seed", "data.fold")  # keys that repeat a setting instead of being one
-PAGE = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    trim_blocks=True,
-    undefined=StrictUndefined,
-)
 
 
 def write_summary(sweep: Path, kind: str = "sweep", findings: Mapping[str, charts.Markup] | None = None) -> list[dict[str, Any]]:
@@ -51,7 +45,7 @@ def write_summary(sweep: Path, kind: str = "sweep", findings: Mapping[str, chart
             text += f"\nOver {_repeated(keys)}: mean, and standard deviation of the sample.\n\n{_markdown(grouped, list(grouped[0]))}"
         failures = [f"- {row['job']}: {row['error']}" for row in rows if row["error"]]
         write_text(sweep / "summary.md", text + ("\n" + "\n".join(failures) + "\n" if failures else ""))
-        page = PAGE.get_template("sweep.html.jinja").render(
+        page = PAGES.get_template("sweep.html.jinja").render(
             kind=kind,
             name=sweep.name,
             findings=findings or {},

@@ -1,6 +1,7 @@
 """Small data sets in the true file formats, and a way to run the project in this process: imports cost more than the runs."""
 
 import gzip
+import importlib.util
 import os
 import pickle
 import subprocess
@@ -129,6 +130,15 @@ def write_folder(root: Path, counts: dict[str, int], size: int = 40, seed: int =
 def dog_cat_root(tmp_path_factory) -> Path:
     """Folders cat and dog with 30 pictures each."""
     return write_folder(tmp_path_factory.mktemp("dog_cat"), {"cat": 30, "dog": 30})
+
+
+@pytest.fixture(scope="session")
+def script():
+    """benchmarks/reliability.py, which has the long versions and makes the hostile files."""
+    spec = importlib.util.spec_from_file_location("reliability", ROOT / "benchmarks" / "reliability.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

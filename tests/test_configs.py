@@ -18,7 +18,7 @@ from src.datamodules import ImageDataModule
 CONF = ROOT / "conf"
 OPTIONS = [
     f"{path.parent.relative_to(CONF).as_posix()}={path.stem}"
-    for group in ("data/augment", "model", "task", "optimizer", "scheduler", "trainer", "callbacks", "logger")
+    for group in ("data/augment", "model", "task", "optimizer", "scheduler", "metrics", "trainer", "callbacks", "logger")
     for path in sorted((CONF / group).glob("*.yaml"))
 ]
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -171,19 +171,22 @@ def test_additions_are_new_files_and_no_edit(tmp_path):
     (tmp_path / "src" / "callbacks" / "count.py").write_text(CALLBACK)
     count = f"defaults: [default]\ncount:\n  _target_: src.callbacks.count.Count\n  path: {tmp_path}/steps.txt\n"
     (tmp_path / "conf" / "callbacks" / "count.yaml").write_text(count)
+    precision = "precision:\n  _target_: torchmetrics.classification.MulticlassPrecision\n"
+    (tmp_path / "conf" / "metrics" / "precision.yaml").write_text(precision)
 
     def script(*arguments):
         environment = os.environ | {"PYTHONPATH": str(tmp_path)}
         return subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
 
-    added = ["data/augment=invert", "data.augment.p=0.2", "callbacks=count"]
+    added = ["data/augment=invert", "data.augment.p=0.2", "callbacks=count", "metrics=[precision,f1]"]
     options = ["trainer.max_epochs=3", "hydra.run.dir=run", "logger=none"]
     trained = script("train.py", "model=linear1", "data=stripes", "model.bias=false", *added, *options)
     assert trained.returncode == 0, trained.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["test"]["acc"] == 1.0 and results["num_parameters"] == 128
     assert int((tmp_path / "steps.txt").read_text()) == 3 * 2
-    evaluated = script("evaluate.py", "ckpt=run/checkpoints/best.ckpt", "hydra.run.dir=again")
+    assert results["test"]["precision"] == results["test"]["f1"] == 1.0
+    evaluated = script("evaluate.py", "ckpt=run/checkpoints/best.ckpt", "metrics=[precision,f1]", "hydra.run.dir=again")
     assert evaluated.returncode == 0, evaluated.stderr
     assert json.loads((tmp_path / "again" / "results.json").read_text())["test"] == results["test"]
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from src.config_check import check
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
-NEW = ("my_net", "my_data", "my_augment", "my_callbacks", "my_recipe")  # what the pages have their reader write
+NEW = ("my_net", "my_data", "my_augment", "my_callbacks", "my_metric", "my_recipe")  # what the pages have their reader write
 LAUNCHERS = ("submitit", "ray")  # their schemas come with extras; tests/test_sweeps.py composes these
 
 

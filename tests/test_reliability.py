@@ -2,7 +2,6 @@
 
 import csv
 import errno
-import importlib.util
 import json
 import multiprocessing
 import os
@@ -24,15 +23,6 @@ from src.training import explained
 
 SMALL = ["model=lenet", "data.image_size=16", "data/augment=crop_flip", "trainer.limit_train_batches=12", "trainer.max_epochs=3"]
 forks = pytest.mark.skipif(sys.platform != "linux", reason="starts its runs by fork")
-
-
-@pytest.fixture(scope="module")
-def script():
-    """benchmarks/reliability.py, which has the long versions."""
-    spec = importlib.util.spec_from_file_location("reliability", ROOT / "benchmarks" / "reliability.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Cut(BaseException):

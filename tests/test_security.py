@@ -1,11 +1,10 @@
 """Checkpoints, configs, pictures and archives from strangers; secrets of the environment."""
 
-import importlib.util
 import json
 
 import pytest
 import yaml
-from conftest import ROOT, composed, run_training
+from conftest import composed, run_training
 
 from src.datamodules.download import extract
 from src.datamodules.fashion_mnist import read_idx
@@ -13,15 +12,6 @@ from src.decode import decode
 from src.errors import UserError
 from src.run_folder import without_secrets
 from src.stored_config import continued_config, stored_config
-
-
-@pytest.fixture(scope="module")
-def script():
-    """benchmarks/reliability.py, which makes the hostile files."""
-    spec = importlib.util.spec_from_file_location("reliability", ROOT / "benchmarks" / "reliability.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_hostile_checkpoints_are_refused_and_nothing_runs(script, finished_run, tmp_path, monkeypatch):

@@ -1,15 +1,17 @@
 """The task: metrics with known answers, schedules that know the length of the run, optimizers as torch has them."""
 
+import csv
 import math
 from functools import partial
 
 import lightning as L
 import pytest
 import torch
-from conftest import composed
+from conftest import composed, run_training
 from omegaconf import OmegaConf
+from torchmetrics.classification import MulticlassAUROC, MulticlassF1Score
 
-from src.build import TIMING, factory
+from src.build import TIMING, build, factory
 from src.datamodules import DigitsDataModule
 from src.errors import UserError
 from src.models import LeNet
@@ -43,6 +45,48 @@ def test_metrics_of_hand_made_logits():
         assert values["loss"] == pytest.approx((3 * right + wrong) / 4, rel=1e-6)
         assert values["acc"] == 0.75 and values["acc_balanced"] == pytest.approx((1 + 0.5 + 1) / 3)
         assert confusion.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+
+
+def test_further_metrics_are_those_of_torchmetrics():
+    """Whatever the batches, twice in a row, and beside the project's own."""
+    logits, labels = torch.randn(50, 4), torch.arange(50) % 4
+    given = {"f1": MulticlassF1Score(4, average="macro"), "auroc": MulticlassAUROC(4)}
+    expected = {name: float(metric.clone()(logits, labels)) for name, metric in given.items()}
+    metrics = Metrics(4, given)
+    assert metrics.names == ["loss", "acc", "acc_balanced", "auroc", "f1"]
+    for _ in range(2):
+        for part, target in zip(logits.split(20), labels.split(20), strict=True):
+            metrics.update(part, target, torch.tensor(1.0))
+        values, _ = metrics.compute()
+        metrics.reset()
+        assert {name: values[name] for name in given} == pytest.approx(expected) and values["loss"] == pytest.approx(1.0)
+
+
+def test_further_metrics_are_logged_monitored_and_shown(tmp_path):
+    stop = ["+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping", "+callbacks.stop.monitor=val/f1"]
+    results = run_training(tmp_path, "model=lenet", "trainer.max_epochs=2", "metrics=f1", *stop)
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[results["best_epoch"]]["val/f1"]) == pytest.approx(results["val"]["f1"])
+    with open(tmp_path / "per_class.csv", newline="") as file:
+        f1 = [float(row["f1"]) for row in csv.DictReader(file)]
+    assert results["test"]["f1"] == pytest.approx(sum(f1) / len(f1), abs=1e-4)
+    assert "test f1" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "overrides, problem, remedy",
+    [
+        (["metrics=f1", "metrics.f1.average=none"], "metrics.f1 gives no single number", "average=macro"),
+        (["+metrics.acc._target_=torchmetrics.classification.MulticlassAccuracy"], "cannot have this name", "loss, acc"),
+        (["+metrics.mine._target_=torch.nn.Identity"], "is a Identity, no metric", "torchmetrics"),
+        (["metrics=f1", "+metrics.f1.averge=macro"], "averge", "metrics.f1"),
+    ],
+)
+def test_what_is_no_further_metric_is_told_before_any_data_are_read(overrides, problem, remedy):
+    with pytest.raises(UserError) as told:
+        build(composed(overrides))
+    assert problem in told.value.problem and remedy in told.value.remedy
 
 
 def test_a_loss_that_is_not_a_number_shows():

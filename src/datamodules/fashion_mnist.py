@@ -23,8 +23,6 @@ MD5 = {
     "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
     "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
 }
-
-
 LARGEST = 1 << 30  # bytes in one file; the real ones have 47 million
 
 

@@ -4,13 +4,14 @@ import inspect
 import logging
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import lightning as L
 import torch
 from torch import nn
+from torchmetrics import Metric
 
 from src.errors import UserError
 from src.tasks.fine_tuning import head_of, parameter_groups, set_frozen
@@ -31,7 +32,7 @@ class ClassificationTask(L.LightningModule):
 
     Logs `train/loss` and `train/acc` (over the epoch as it was trained, augmentation and dropout included), `val/*` and `test/*`:
     `loss` (cross-entropy a picture, never smoothed or weighted, so that runs compare), `acc`, `acc_top5` (with more than five
-    classes), and `acc_balanced`, the mean of the classes' accuracies. Accuracies are fractions, 0 to 1.
+    classes), `acc_balanced`, the mean of the classes' accuracies, and `metrics`. Accuracies are fractions, 0 to 1.
 
     Args:
         model: (N, C, H, W) normalised float images -> (N, num_classes) logits.
@@ -43,6 +44,7 @@ class ClassificationTask(L.LightningModule):
             get the length of the run, a `max_lr` that is None gets the optimizer's rate.
         interval: the scheduler moves on every `epoch` or every `step`.
         monitor: the metric that a plateau scheduler watches.
+        metrics: further ones of torchmetrics by name, each giving one number from logits and labels; copied for each split.
         channels_last: memory layout of the convolutions; None chooses it where it pays.
         compile: compile the network with torch.compile.
         freeze_backbone: True trains the head alone (the last layer), a number does so for so many first epochs. What is frozen stays
@@ -68,6 +70,7 @@ class ClassificationTask(L.LightningModule):
         scheduler: SchedulerFactory | None = None,
         interval: Literal["epoch", "step"] = "epoch",
         monitor: str = "val/loss",
+        metrics: Mapping[str, Metric] | None = None,
         channels_last: bool | None = None,
         compile: bool = False,
         freeze_backbone: bool | int = False,
@@ -91,8 +94,7 @@ class ClassificationTask(L.LightningModule):
         object.__setattr__(self, "_head", head)  # a part of the model already: no second name for it in the checkpoints
         self.description = dict(description or {})
         self.automatic: dict[str, Any] = {}  # choices made on the user's behalf, for run.json
-        self.val_metrics = Metrics(len(self.classes))
-        self.test_metrics = Metrics(len(self.classes))
+        self.val_metrics, self.test_metrics = (Metrics(len(self.classes), metrics) for _ in range(2))
         self.collector = PredictionCollector(len(self.classes))
         self.figures: dict[str, dict[str, float]] = {}  # stage -> loss, acc, ... of its last pass, in full precision
         self.confusion: dict[str, torch.Tensor] = {}  # stage -> (true class, predicted class) counts of its last pass

@@ -1,12 +1,16 @@
 """What is counted while a network trains and while it is measured. Counts pictures, so no figure hangs on the batch size."""
 
 import math
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
-from torchmetrics import Metric, SumMetric
+from torchmetrics import Metric, MetricCollection, SumMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from src.errors import UserError
 
 
 class Sums:
@@ -55,18 +59,49 @@ class Sums:
 
 
 class Metrics(nn.Module):
-    """Loss, accuracies and confusion matrix of one pass over a split. Counts pictures, so nothing hangs on the batch size."""
+    """Loss, accuracies and confusion matrix of one pass over a split. Counts pictures, so nothing hangs on the batch size.
 
-    def __init__(self, num_classes: int):
+    Args:
+        num_classes: how many logits there are a picture.
+        further: metrics by name, each giving one number from logits and labels.
+
+    Raises:
+        UserError: names that are taken or cannot be one; a metric that gives something else.
+    """
+
+    def __init__(self, num_classes: int, further: Mapping[str, Metric] | None = None):
         super().__init__()
         self.loss = SumMetric(nan_strategy="disable")  # a loss that is not a number must show
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         self.top5 = MulticlassAccuracy(num_classes, top_k=5, average="micro", validate_args=False) if num_classes > 5 else None
+        self.own = ["loss", "acc", "acc_balanced"] + (["acc_top5"] if self.top5 is not None else [])
+        for name, metric in (further or {}).items():
+            self._try(name, metric, num_classes)
+        self.further = MetricCollection({name: metric.clone() for name, metric in (further or {}).items()})
 
     @property
     def names(self) -> list[str]:
-        """Of the figures that `compute` gives. Add a figure here and there, and it is logged, kept, shown and can be monitored."""
-        return ["loss", "acc", "acc_balanced"] + (["acc_top5"] if self.top5 is not None else [])
+        """Of the figures that `compute` gives."""
+        return [*self.own, *self.further]
+
+    def _try(self, name: str, metric: Metric, num_classes: int) -> None:
+        if name in self.own or hasattr(MetricCollection, name) or not name.isidentifier():
+            raise UserError(
+                f"metrics.{name}: a further metric cannot have this name.",
+                f"Choose one of letters, digits and _ that is not taken: {', '.join(self.own)} are measured anyway.",
+            )
+        if not isinstance(metric, Metric):
+            raise UserError(
+                f"metrics.{name} is a {type(metric).__name__}, no metric.", "Name a class of torchmetrics, or one derived from Metric."
+            )
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of classes that have no picture among these two
+                float(metric.clone()(torch.zeros(2, num_classes), torch.tensor([0, 1])))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"metrics.{name} gives no single number for logits and labels: {error}.",
+                f"Set metrics.{name}.average=macro, or choose another metric.",
+            ) from error
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor) -> None:
         """(N, num_classes), (N,), and the mean loss of the batch."""
@@ -74,6 +109,7 @@ class Metrics(nn.Module):
         self.confusion.update(logits, labels)
         if self.top5 is not None:
             self.top5.update(logits, labels)
+        self.further.update(logits.float(), labels)
 
     def compute(self) -> tuple[dict[str, float], torch.Tensor]:
         """Figures by name, and the (true, predicted) counts. Gathers over all processes."""
@@ -88,9 +124,9 @@ class Metrics(nn.Module):
         }
         if self.top5 is not None:
             values["acc_top5"] = float(self.top5.compute())
-        return values, counts
+        return values | {name: float(value) for name, value in self.further.compute().items()}, counts
 
     def reset(self) -> None:
         for metric in self.children():
-            if isinstance(metric, Metric):
+            if isinstance(metric, Metric | MetricCollection):
                 metric.reset()
