@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 VERBATIM = ("ckpt", "path", "run", "resume", "output")  # keys whose values Hydra's grammar must not read
+TAKE_A_VALUE = ("-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir")  # Hydra's options
 # As it was typed: `run` sets HYDRA_FULL_ERROR for itself, and says so to the processes that this one starts.
 WANTS_TRACEBACK = os.environ.get("WANTS_TRACEBACK", os.environ.get("HYDRA_FULL_ERROR", "0")) not in ("", "0")
 
@@ -38,7 +39,7 @@ def run(main: Callable[[], object]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     argparse.ArgumentParser.error = _usage_error  # type: ignore  # Hydra's parser would print its usage over eight lines
     with two_line_errors():
-        arguments = _without_folder(_continue_run(sys.argv[1:]))
+        arguments = _together(_without_folder(_continue_run(sys.argv[1:])))
         sys.argv[1:] = [quote(argument) for argument in arguments]
         try:
             main()
@@ -62,7 +63,17 @@ def _without_folder(arguments: list[str]) -> list[str]:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     keys = ("hydra.run.dir", "hydra.sweep.dir")
     kept = [argument for argument in arguments if argument.partition("=")[0] not in keys]
-    return [*(f"{key}={quoted(folder)}" for key in keys), *kept]  # in front: Hydra reads none behind its options
+    return [*(f"{key}={quoted(folder)}" for key in keys), *kept]
+
+
+def _together(arguments: list[str]) -> list[str]:
+    """Options first, then settings, each in their order: Hydra's parser refuses settings on both sides of an option."""
+    options: list[str] = []
+    settings: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        setting = argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
+        (settings if setting and before not in TAKE_A_VALUE else options).append(argument)
+    return [*options, *settings]
 
 
 def _usage_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
@@ -214,7 +225,7 @@ def _continue_run(arguments: list[str]) -> list[str]:
     added = [f"resume={checkpoint}"]
     if folder is None and inside_run:
         added.append(f"hydra.run.dir={quoted(str(checkpoint.parent.parent))}")
-    return [*added, *rest]  # in front: Hydra reads none behind its options
+    return [*added, *rest]
 
 
 def _find_checkpoint(value: str, folder: str | None) -> Path:

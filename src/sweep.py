@@ -6,6 +6,7 @@ jobs: the processes of `hydra_plugins/processes.py`, Hydra's own launcher, Ray o
 
 import copy
 import importlib.util
+import json
 import logging
 import math
 import os
@@ -216,12 +217,13 @@ def _check(jobs: Sequence[Job]) -> None:
     from src.build import build
 
     asked = jobs[0].config.get("check")
-    in_order, seen = True, []
+    in_order, seen = True, set()
     for job in jobs:
         config = OmegaConf.merge(job.config, {"seed": 0})
-        if config in seen or status(job.folder) == "completed":
+        text = json.dumps(OmegaConf.to_container(config), default=str)
+        if text in seen or status(job.folder) == "completed":
             continue
-        seen.append(config)
+        seen.add(text)
         try:
             if asked:
                 from src.training import check_only

@@ -97,6 +97,13 @@ def test_check_says_one_line_and_leaves_nothing(tmp_path):
     assert "LeNet on Digits, 61,706 parameters" in result.stdout and not list(tmp_path.iterdir())
 
 
+def test_settings_may_stand_on_both_sides_of_an_option(tmp_path):
+    result = run_script("train.py", "model=lenet", "-m", "seed=0,1", "optimizer.lr=0.1,0.2", "check=true", cwd=tmp_path)
+    assert result.returncode == 0 and "4 jobs, 2 of them different but for the seed" in result.stdout, result.stderr
+    shown = run_script("train.py", "model=lenet", "-cn", "config", "--cfg", "job", "~logger", cwd=tmp_path)
+    assert shown.returncode == 0 and "src.models.LeNet" in shown.stdout and "tensorboard" not in shown.stdout, shown.stderr
+
+
 # check=data
 
 
