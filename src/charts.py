@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from src.text_table import brief
 from src.text_table import width as text_width
 
 Points = Sequence[tuple[float, float]]
@@ -281,7 +282,7 @@ def settings(points: Sequence[tuple[str, float]], key: str) -> Markup:
         body += [_line(left, across, right, across), _text(left - 6, across + 4, f"{100 * y:.4g} %", "faint", "end")]
     end = -math.inf
     for value in sorted(places, key=places.__getitem__):
-        x, shown = at(value, low)[0], shorten(value, 14)
+        x, shown = at(value, low)[0], shorten(brief(value), 14)
         if x - 3.2 * len(shown) > end:
             body.append(_text(x, bottom + 16, shown, "faint", "middle", value))
             end = x + 3.2 * len(shown) + 4

@@ -19,7 +19,7 @@ from src import charts
 from src.job_folder import OVERRIDES, status
 from src.run_folder import read_json, write_text
 from src.templates import PAGES
-from src.text_table import aligned
+from src.text_table import aligned, brief
 
 FIGURES = ("val/loss", "val/acc", "test/loss", "test/acc")
 REPEATS = ("seed", "data.split_seed", "data.fold")  # keys that repeat a setting instead of being one
@@ -169,7 +169,7 @@ def _show(name: str, value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.1f}" if name == "train_seconds" else f"{value:.4f}"
-    return Path(value).name if name == "folder" else str(value)
+    return Path(value).name if name == "folder" else brief(str(value))
 
 
 def _aligned(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

@@ -9,6 +9,16 @@ def width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
+def brief(text: str) -> str:
+    """A fraction with more digits than anyone compares, cut to four of them; any other text as it is."""
+    if len(text) <= 8 or not set(text) & set(".e"):
+        return text
+    try:
+        return f"{float(text):.4g}"
+    except ValueError:
+        return text
+
+
 def aligned(rows: Sequence[Sequence[str]], numbers: bool = False) -> str:
     """Rows as lines; a character that cannot be printed is escaped.
 

@@ -25,6 +25,7 @@ from src.errors import UserError
 from src.job_folder import FROZEN, status
 from src.sweep import PLANNED, plan, run_job
 from src.sweep_summary import table, write_summary
+from src.text_table import brief
 
 pytestmark = pytest.mark.filterwarnings("ignore:\\s*'hydra/launcher")  # src/command_line.py says why
 SMALL = ["model=lenet", "data.image_size=16", "trainer.max_epochs=2", "trainer.limit_train_batches=4", "trainer.accelerator=cpu"]
@@ -83,6 +84,17 @@ def test_summary_says_what_the_jobs_say_ranked_by_validation(tmp_path):
     assert "| 0.01 | 2 | 2 | 0.1500 | 0.0707 |" in (tmp_path / "summary.md").read_text()
     page = (tmp_path / "sweep.html").read_text()
     assert page.count("<svg") == 2 and "&lt;b&gt;" in page and "<b>" not in page and 'http-equiv="refresh"' not in page
+
+
+def test_long_numbers_are_cut_where_they_are_read_and_whole_where_they_are_kept(tmp_path):
+    rates = {"0.009675075153392096": "0.009675", "3.3637102155497184e-06": "3.364e-06", "1.99e-3": "1.99e-3"}
+    for i, rate in enumerate(rates):
+        finished(tmp_path / str(i), [f"optimizer.lr={rate}"], 0.1 + i, 0.2)
+    write_summary(tmp_path)
+    assert [row["optimizer.lr"] for row in read_rows(tmp_path)] == list(rates)
+    for text in (table(tmp_path), (tmp_path / "summary.md").read_text()):
+        assert all(f" {shown} " in text and (shown == rate or rate not in text) for rate, shown in rates.items())
+    assert brief("123456789") == "123456789" and brief("large.v2.e5") == "large.v2.e5"
 
 
 def test_folds_are_pooled_picture_by_picture(tmp_path):
