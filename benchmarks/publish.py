@@ -86,7 +86,7 @@ def table() -> str:
             f"| {TUTORIALS[recipe] or '-'} |"
         )
         machines[f"{hardware['cores']} cores of an {hardware['processor']}, torch {versions['torch']}"] = None
-    note = "Mean ± standard deviation over seeds 0 to n - 1; the time is that of the run behind its imports, from files to report."
+    note = "Mean ± standard deviation over seeds 0 to n - 1; the time is that of the whole run without its imports, from files to report."
     return "\n".join([*lines, "", f"{note} {'; '.join(machines)}."])
 
 

@@ -13,7 +13,7 @@ from src import charts, measures
 from src import checkpoint as ckpt
 from src.build import build_metrics, make, make_trainer, resolve_paths
 from src.classifier import Classifier
-from src.datamodules import ImageDataModule
+from src.datamodules import ImageDataModule, ImageFolderDataModule
 from src.ensemble import Ensemble
 from src.errors import UserError
 from src.findings import by_class, figures, write_findings
@@ -71,8 +71,9 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     )
     loop = {"test": trainer.test, "val": trainer.validate}[split]
     loop(task, data, verbose=False)
-    for member in members:
-        check_split(member, data)
+    if split == "val":
+        for member in members:
+            check_split(member, data)
     results = figures(task, split) | by_class(task, split)
     write_findings(run, task, data, split)
     write_charts(run.path, task, split)
@@ -183,7 +184,11 @@ def rebuild_data(stored: Mapping[str, Any], changes: DictConfig) -> ImageDataMod
         shown = {"image_size": description["image_size"], "channels": description["channels"]}
         if "resize" in given:
             shown["resize"] = description["resize"]
-        return make("data", OmegaConf.create({**given, **shown, "augment": None}))  # shown as in training
+        data = make("data", OmegaConf.create({**given, **shown, "augment": None}))  # shown as in training
+        if isinstance(data, ImageFolderDataModule) and not data.test_size:
+            data.prepare_data()
+            data.whole = data.fingerprint() != (description.get("data") or {}).get("fingerprint")
+        return data
     if own is None:
         raise UserError(
             "This checkpoint was written by a task composed by hand: it does not say which data it was trained on.",

@@ -154,13 +154,13 @@ def _choices(node: Mapping[str, Any]) -> str:
 
 def _facts(run: Mapping[str, Any], results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What ran when, on what."""
-    hardware, git, sizes = run.get("hardware") or {}, run.get("git") or {}, (run.get("data") or {}).get("sizes") or {}
+    hardware, git, data = run.get("hardware") or {}, run.get("git") or {}, run.get("data") or {}
     rows = {
         "command": shlex.join(["python", *(UNQUOTED.sub(r"\1\2", x) for x in run["command"])]) if run.get("command") else None,
         "started": run.get("start"),
         "ended": run.get("end"),
         "training": _duration(results["train_seconds"]) if "train_seconds" in results else None,
-        "pictures": ", ".join(f"{count:,} {split}" for split, count in sizes.items()),
+        "pictures": ", ".join(f"{count:,} {split}" for split, count in (data.get("sizes") or {}).items()),
         "system": hardware.get("system"),
         "processor": f"{hardware.get('processor')}, {hardware.get('cores')} cores, {hardware.get('threads')} threads" if hardware else None,
         "GPUs": ", ".join(hardware.get("gpus") or []) or "none",
@@ -168,7 +168,7 @@ def _facts(run: Mapping[str, Any], results: Mapping[str, Any]) -> list[tuple[str
         "chosen automatically": _choices(run.get("automatic") or {}),
         "versions": ", ".join(f"{name} {version}" for name, version in (run.get("versions") or {}).items()),
         "git": f"{git['commit']}{' with changes' if git.get('dirty') else ''}" if git.get("commit") else None,
-        "data fingerprint, split": ", ".join(str(run["data"][k]) for k in ("fingerprint", "split_hash")) if run.get("data") else None,
+        "data fingerprint, split": ", ".join(data[key] for key in ("fingerprint", "split_hash") if data.get(key)),
     }
     return [(name, str(value)) for name, value in rows.items() if value]
 

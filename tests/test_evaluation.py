@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from conftest import composed, run_script, run_training, write_folder
 from torchmetrics.classification import MulticlassCalibrationError
 
@@ -170,6 +171,16 @@ def test_other_data_are_matched_by_class_name(folder_run, tmp_path):
         said = net.classes[int(net.predict(Image.open(root / file)).argmax())]
         assert said != true
     assert results["val"]["acc"] == 1 - len(files) / 5
+
+
+def test_all_of_a_folder_without_splits_is_measured_unless_the_network_was_trained_on_it(folder_run, tmp_path):
+    root = write_folder(tmp_path / "other", {"猫": 5, "dog": 4}, size=16, seed=9)
+    checkpoint = f"ckpt={folder_run}/checkpoints/best.ckpt"
+    other = evaluated(tmp_path / "out", checkpoint, "data=image_folder", f"data.root={root}")
+    assert sum(int(row["support"]) for row in table(tmp_path / "out" / "per_class.csv")) == 9 and "test" in other
+    own = yaml.safe_load((folder_run / "config.yaml").read_text(encoding="utf-8"))["data"]["root"]
+    results = evaluated(tmp_path / "again", checkpoint, "data=image_folder", f"data.root={own}", "data.val_size=0.5")
+    assert "test" not in results and results["val"]["acc"] == json.loads((folder_run / "results.json").read_text())["val"]["acc"]
 
 
 def test_classes_that_the_network_does_not_know(folder_run, tmp_path):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import QUICK, ROOT, composed
+from conftest import QUICK, ROOT, composed, run_training
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
@@ -70,7 +70,11 @@ def test_the_data_set_of_the_readme_works(tmp_path):
         data, _ = build(composed([f"hydra.searchpath=[file://{tmp_path}/conf]", "data=my_data", f"data.root={tmp_path}"]))
         data.setup()
         images, _ = next(iter(data.train_dataloader()))
-        assert images.shape[1:] == (1, 64, 64) and data.sizes() == {"train": 36, "val": 4, "test": 10}
+        assert images.shape[1:] == (1, 64, 64) and data.sizes() == {"train": 36, "val": 4, "test": 10} and data.has_test
+        (tmp_path / "my_data_test.npz").unlink()
+        searched = [f"hydra.searchpath=[file://{tmp_path}/conf]", "data=my_data", f"data.root={tmp_path}", "model=lenet"]
+        results = run_training(tmp_path / "run", *searched, "trainer.max_epochs=1")
+        assert results["status"] == "completed" and results["test"] is None
     finally:
         sys.path.remove(str(tmp_path))
 

@@ -132,27 +132,31 @@ class ImageDataModule(L.LightningDataModule):
 
         Returns:
             uint8 images (N, C, H, W) (or an object that gives such batches by `index_select`) and int64 labels (N,); None where the
-            data set has no such split. Without a `val` of its own, validation is carved from `train`.
+            data set has no such split: validation is then carved from `train`, and nothing is tested.
         """
         raise NotImplementedError
 
     @property
     def has_test(self) -> bool:
-        """Whether there is a test split, told without reading the pictures."""
-        return True
+        """Whether there is a test split. Reads it, unless a data set knows better."""
+        self.setup("test")
+        return "test" in self._sets
 
     # Splits -----------------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str | None = None) -> None:
         """Read what the stage needs, once. Lightning calls it on every process."""
         if stage in (None, "fit", "validate") and "train" not in self._sets:
-            self._sets["train"] = self._needed("train")
+            train = self._read("train")
+            if train is None:
+                raise UserError(f"{type(self).__name__}.load('train') gives no pictures.", "Only `val` and `test` may be None.")
+            self._sets["train"] = train
             own_val = self._read("val")
             self._indices["train"], self._indices["val"] = self._split(self._sets["train"][1], own_val)
             self._sets["val"] = own_val or self._sets["train"]
-        if stage in (None, "test") and "test" not in self._sets and self.has_test:
-            self._sets["test"] = self._needed("test")
-            self._indices["test"] = torch.arange(len(self._sets["test"][1]))
+        if stage in (None, "test") and "test" not in self._sets and (test := self._read("test")) is not None:
+            self._sets["test"] = test
+            self._indices["test"] = torch.arange(len(test[1]))
         processes = self.trainer.world_size if self.trainer is not None else 1
         for split, indices in self._indices.items():
             if len(indices) < processes:  # one with nothing to do would leave the others waiting
@@ -185,15 +189,6 @@ class ImageDataModule(L.LightningDataModule):
         elif self.device_resident:
             raise UserError("data.device_resident=true needs pictures that fit into memory.", "Set data.device_resident=false.")
         return images, labels
-
-    def _needed(self, split: str) -> Loaded:
-        loaded = self._read(split)
-        if loaded is None:
-            raise UserError(
-                f"{type(self).__name__}.load({split!r}) gives no pictures.",
-                "Only a `val` split may be None; has_test says whether there is a test split.",
-            )
-        return loaded
 
     def _split(self, labels: torch.Tensor, own_val: Loaded | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Indices of train and of validation."""

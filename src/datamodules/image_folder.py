@@ -61,6 +61,7 @@ class ImageFolderDataModule(ImageDataModule):
             raise UserError(f"data.cache_gb={cache_gb} is less than 0.", "Give a number of 10^9 bytes, 0 for no cache, or null.")
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_folder()
         self.cache_gb = cache_gb
+        self.whole = False  # a folder without ready-made splits: all of it is the test split, for a network that was trained on others
         self._classes: list[str] | None = None
         self._paths: dict[str, list[Path]] = {}  # of the pictures in `train`, `val` and `test`, as they were loaded
 
@@ -83,7 +84,8 @@ class ImageFolderDataModule(ImageDataModule):
         for name in SPLITS[split]:
             if (self.base / name).is_dir():
                 return self.base / name
-        return self.base if split == "train" else None
+        plain = not any((self.base / name).is_dir() for names in SPLITS.values() for name in names)
+        return self.base if split == "train" or (split == "test" and self.whole and plain) else None
 
     @property
     def _train_folder(self) -> Path:
