@@ -13,6 +13,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -140,10 +141,12 @@ def _takes(model: nn.Module, channels: int, size: int, device: str) -> bool:
     try:
         with torch.no_grad():
             model(torch.zeros(2, channels, size, size, device=device))
-    except NotImplementedError:  # what needs numbers cannot be tried on paper
-        return device == "meta"
-    except (RuntimeError, ValueError, AssertionError):  # torchvision's transformers assert their size
-        return False
+    except (NotImplementedError, TypeError) as error:
+        if device != "meta":
+            raise error
+        return True  # what needs numbers cannot be tried on paper
+    except (RuntimeError, ValueError, AssertionError) as error:  # torchvision's transformers assert their size
+        return device == "meta" and ("meta" in str(error) or "device" in str(error))  # nor can what mixes paper with tensors of its own
     finally:
         model.train(training)
     return True
@@ -171,11 +174,8 @@ def build_trainer(cfg: DictConfig, folder: Path, *callbacks: L.Callback) -> L.Tr
     loggers = [table]
     loggers += [make(f"logger.{name}", node, save_dir=str(folder)) for name, node in cfg.logger.items()]
     trainer = make_trainer(cfg.trainer, callbacks=[*listed, *callbacks], logger=loggers, default_root_dir=str(folder))
-    if str(cfg.trainer.precision) in ("16", "16-mixed") and "bf16" in str(trainer.precision):
-        raise UserError(
-            "trainer.precision=16-mixed needs a GPU; Lightning would silently train in bfloat16 on this CPU.",
-            "Set trainer.precision=bf16-mixed, or leave it at 32-true.",
-        )
+    for name in ("best", "last"):
+        checkpoint_callback(trainer, name)
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # sharded strategies have their own
         trainer.strategy.checkpoint_io = CheckpointFiles()
     return trainer
@@ -224,7 +224,7 @@ def complete(cfg: DictConfig) -> None:
 def make_trainer(node: DictConfig, **objects: Any) -> L.Trainer:
     """Lightning's trainer, with its errors told in two lines."""
     try:
-        return make("trainer", node, **objects)
+        trainer = make("trainer", node, **objects)
     except UserError as error:
         if node.accelerator in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
             raise UserError(
@@ -232,6 +232,24 @@ def make_trainer(node: DictConfig, **objects: Any) -> L.Trainer:
                 "Leave the key out to take what there is, or set trainer.accelerator=cpu.",
             ) from None
         raise error
+    if str(node.precision) in ("16", "16-mixed") and "bf16" in str(trainer.precision):
+        raise UserError(
+            "trainer.precision=16-mixed needs a GPU; Lightning would silently compute in bfloat16 on this CPU.",
+            "Set trainer.precision=bf16-mixed, or 32-true.",
+        )
+    return trainer
+
+
+def checkpoint_callback(trainer: L.Trainer, name: str) -> ModelCheckpoint:
+    """The callback that keeps best.ckpt or last.ckpt.
+
+    Raises:
+        UserError: there is none.
+    """
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.filename == name:
+            return callback
+    raise UserError(f"There is no callback that keeps {name}.ckpt.", f"Leave callbacks.{name} as conf/callbacks has it.")
 
 
 def resolve_paths(cfg: DictConfig) -> None:

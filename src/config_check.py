@@ -51,6 +51,16 @@ def check(config: Mapping[str, Any]) -> None:
     for key in ("max_epochs", "limit_train_batches", "limit_val_batches", "val_check_interval"):
         if trainer.get(key) == 0:
             raise UserError(f"trainer.{key}=0 leaves nothing to train or to choose a checkpoint by.", f"Give trainer.{key} more than 0.")
+    if trainer.get("fast_dev_run"):
+        raise UserError(
+            "trainer.fast_dev_run keeps no checkpoint, and a run without one cannot be measured.",
+            "Take check=true, or trainer.max_epochs=1 trainer.limit_train_batches=2 trainer.limit_val_batches=2.",
+        )
+    if isinstance(trainer.get("val_check_interval"), str | Mapping):
+        raise UserError(
+            f"trainer.val_check_interval={trainer['val_check_interval']}: a run that validates by the clock cannot be repeated.",
+            "Give a share of an epoch or a number of batches.",
+        )
     for path, least in LEAST.items():
         group, _, key = path.partition(".")
         value = (config.get(group) or {}).get(key)

@@ -1,6 +1,7 @@
 """One picture file -> uint8 (C, size, size). Training, evaluation and prediction all decode through here, so they agree."""
 
 import os
+import struct
 import warnings
 from pathlib import Path
 
@@ -10,6 +11,16 @@ from PIL import Image, ImageOps
 # Nothing else is opened, whatever a file's content claims to be: Pillow would hand PostScript to a program that runs it.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+ORIENTATION = 0x0112  # EXIF 2.3, table 4: how the camera was held
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 # Pillow warns above 89 and refuses above 179 megapixels; a warning nobody reads protects nobody, so the first limit refuses.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -43,14 +54,17 @@ def decode(path: str | os.PathLike, size: int, channels: int = 3, resize: str = 
         raise ValueError("it is so large that it looks like a decompression bomb") from None
     except Image.UnidentifiedImageError:
         raise ValueError("it is no picture") from None
-    except (OSError, SyntaxError, EOFError, MemoryError, IndexError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, SyntaxError, EOFError, MemoryError, IndexError, KeyError, TypeError, AttributeError, struct.error) as error:
         # Pillow's format readers raise many kinds of error on damaged bytes; the system's name the file once more.
         raise ValueError(f"it cannot be decoded ({getattr(error, 'strerror', None) or error})") from None
 
 
 def to_array(image: Image.Image, size: int, channels: int = 3, resize: str = "stretch") -> np.ndarray:
     """A Pillow picture -> uint8 (channels, size, size); see `decode`."""
-    image = ImageOps.exif_transpose(image)
+    image.load()  # a TIFF is turned by this, and then says so no more
+    orientation = image.getexif().get(ORIENTATION)
+    if orientation in TURNS:  # by hand: ImageOps.exif_transpose writes the whole EXIF anew, and fails on odd ones
+        image = image.transpose(TURNS[orientation])
     if image.mode.startswith("I") or image.mode == "F":
         image = Image.fromarray(to_8_bit(np.asarray(image)))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:

@@ -59,10 +59,10 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
         raise UserError(f"split={cfg.split!r} is not known.", "Choose test or val.")
     split = cfg.split or ("test" if data.has_test else "val")
     config = stored["description"].get("config") or {}
+    precision = cfg.trainer.precision or config.get("trainer", {}).get("precision", "32-true")
     trainer = make_trainer(
-        OmegaConf.create({"_target_": "lightning.Trainer", "accelerator": cfg.trainer.accelerator}),
+        OmegaConf.create({"_target_": "lightning.Trainer", "accelerator": cfg.trainer.accelerator, "precision": precision}),
         devices=1,
-        precision=cfg.trainer.precision or config.get("trainer", {}).get("precision", "32-true"),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -14,7 +14,7 @@ import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
 from src import charts
-from src.build import build, complete, make
+from src.build import build, complete, make_trainer
 from src.callbacks import StepSeed
 from src.errors import UserError
 from src.run_folder import RunFolder, write_text
@@ -116,7 +116,7 @@ def ramp(cfg: DictConfig) -> tuple[list[float], list[float]]:
     settings.update(devices=1, num_nodes=1, strategy="auto", profiler=None)
     settings.update(max_epochs=-1, max_steps=cfg.num_steps, max_time=None, limit_val_batches=0, num_sanity_val_steps=0)
     settings.update(log_every_n_steps=cfg.num_steps + 1, enable_checkpointing=False, enable_progress_bar=False)
-    trainer = make("trainer", settings, callbacks=[StepSeed(cfg.seed), callback], logger=False)
+    trainer = make_trainer(settings, callbacks=[StepSeed(cfg.seed), callback], logger=False)
     data.trainer = trainer
     with suppress(Diverged):
         trainer.fit(task, data)

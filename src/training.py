@@ -13,12 +13,12 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from src import checkpoint as ckpt
-from src.build import build, build_trainer, complete
+from src.build import build, build_trainer, checkpoint_callback, complete
 from src.callbacks import Interrupted, Progress, StopSignals
 from src.command_line import raised_in
 from src.config_check import check
@@ -125,6 +125,8 @@ def explained(error: BaseException, folder: Path) -> BaseException:
             f"A loader process was killed, most often for want of memory: {text.splitlines()[0]}",
             f"Lower data.num_workers or data.batch_size. To {go_on}",
         )
+    if "does not have a deterministic implementation" in text:
+        return UserError(text.partition(". ")[0] + ".", "Set trainer.deterministic=warn, or choose a network without this operation.")
     if isinstance(error, MisconfigurationException) or (isinstance(error, ValueError | TypeError) and raised_in(error, "lightning")):
         return UserError(f"trainer: {text.strip()}", "Check the keys under trainer (python train.py --cfg job shows them).")
     return error
@@ -141,6 +143,7 @@ def _train(cfg: DictConfig, run: RunFolder, stop: StopSignals) -> dict[str, Any]
     trainer.strategy.connect(task)
     data.prepare_data()
     data.setup("fit")
+    task.weigh(data.class_weights)
     parameters = sum(p.numel() for p in task.model.parameters())
     task.description["data"] = facts(data)
     run.note(data=task.description["data"], num_parameters=parameters, precision=str(trainer.precision), processes=trainer.world_size)
@@ -157,7 +160,7 @@ def _train(cfg: DictConfig, run: RunFolder, stop: StopSignals) -> dict[str, Any]
     run.note(automatic=task.automatic)
     # The checkpoints hold the averaged weights; behind the training their callbacks would bring back the others.
     trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, WeightAveraging)]
-    best, last = _checkpoint(trainer, "best"), _checkpoint(trainer, "last")
+    best, last = checkpoint_callback(trainer, "best"), checkpoint_callback(trainer, "last")
     checkpoint = best.best_model_path or f"{last.dirpath}/last.ckpt"
     # Under several processes one of them could see another's half-written file; Lightning's barrier comes with validate and test.
     trainer.validate(task, data, ckpt_path=checkpoint, weights_only=True, verbose=False)
@@ -311,13 +314,6 @@ def facts(data: ImageDataModule) -> dict[str, Any]:
 
 def _names(task: ClassificationTask, data: ImageDataModule) -> tuple[str, str]:
     return type(task.model).__name__, type(data).__name__.removesuffix("DataModule")
-
-
-def _checkpoint(trainer: L.Trainer, name: str) -> ModelCheckpoint:
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.filename == name:
-            return callback
-    raise UserError(f"There is no callback that keeps {name}.ckpt.", f"Leave callbacks.{name} as conf/callbacks has it.")
 
 
 def _closing_line(results: Mapping[str, Any], folder: Path) -> str:

@@ -42,6 +42,8 @@ def checked(*overrides: str) -> None:
         (["model._target_=src.modles.LeNet"], ["src.models.LeNet"]),
         (["optimizer._target_=torch.optim"], ["nothing that can be called"]),
         (["optimizer.fused=true", "trainer.gradient_clip_val=1", "trainer.precision=bf16-mixed"], ["optimizer.fused", "null"]),
+        (["+trainer.fast_dev_run=true"], ["keeps no checkpoint", "limit_train_batches"]),
+        (["trainer.val_check_interval=00:00:10:00"], ["by the clock", "number of batches"]),
         (["scheduler=plateau", "scheduler.interval=step"], ["val/loss is measured once an epoch", "scheduler.interval=epoch"]),
     ],
 )

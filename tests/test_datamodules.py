@@ -4,6 +4,7 @@ import gzip
 import os
 import pickle
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from src.datamodules import (
     download,
     fashion_mnist,
 )
+from src.datamodules.picture_files import default_cache_folder
 from src.errors import UserError
 
 
@@ -241,6 +243,26 @@ def test_the_second_reading_decodes_nothing(dog_cat_root, monkeypatch):
     monkeypatch.setattr("src.datamodules.picture_files.decode", None)
     second = ready(DogCatDataModule(dog_cat_root, image_size=16, val_size=20), "fit")
     assert torch.equal(first._sets["train"][0], second._sets["train"][0])
+
+
+def test_a_cache_that_is_there_is_used_however_full_it_has_made_the_disk(dog_cat_root, monkeypatch):
+    need = 60 * 3 * 16 * 16
+
+    def disk(path):
+        caches = sum(file.stat().st_size for file in default_cache_folder().rglob("pictures.u8"))
+        return SimpleNamespace(free=2.5 * need - caches)
+
+    monkeypatch.setattr("src.datamodules.picture_files.shutil.disk_usage", disk)
+    for _ in range(2):
+        data = ready(DogCatDataModule(dog_cat_root, image_size=16, val_size=20), "fit")
+        assert isinstance(data._sets["train"][0], torch.Tensor)
+
+
+def test_folds_and_a_validation_split_of_its_own_are_refused_together(tmp_path):
+    for split in ("train", "val"):
+        write_folder(tmp_path / split, {"a": 8, "b": 8}, size=8)
+    with pytest.raises(UserError, match="validation split of their own"):
+        ready(ImageFolderDataModule(tmp_path, image_size=8, num_folds=2), "fit")
 
 
 def test_streamed_and_cached_pictures_are_the_same(dog_cat_root):

@@ -2,15 +2,19 @@
 
 import csv
 import shutil
+import sys
 
+import lightning as L
 import pytest
 import torch
 from conftest import assert_two_lines, composed, run_script, run_training
 
 from src import measures
 from src.build import build
+from src.callbacks import EMA, SWA
 from src.errors import UserError
 from src.evaluation import evaluate
+from src.models import SimpleV3
 from src.tasks.predictions import Predictions
 
 SMALL = ["model=lenet", "data.image_size=16", "trainer.limit_train_batches=6", "optimizer.lr=0.05", "scheduler=constant"]
@@ -46,6 +50,75 @@ def test_a_resumed_run_keeps_what_its_checkpoint_rests_on(run, change):
     with pytest.raises(UserError, match=change.split("=")[0]):
         run_training(run, *options, f"resume={run}/checkpoints/last.ckpt")
     assert (run / "results.json").read_bytes() == before
+
+
+def test_weighted_classes_averages_and_metrics_with_buffers_of_their_own(tmp_path):
+    """Lightning copies and swaps buffers by their place in the list."""
+    options = ["data.balance=loss", "callbacks.ema.enabled=true", "metrics=auroc", "metrics.auroc.thresholds=20", "trainer.max_epochs=1"]
+    results = run_training(tmp_path, *SMALL, *options)
+    assert 0.5 < results["val"]["auroc"] < 1
+
+
+@pytest.mark.parametrize("average", [EMA(), SWA()])
+def test_averages_take_whole_numbers_for_what_they_are(average):
+    average._share = 0.5
+    count = torch.tensor(3)
+    assert average._kwargs["avg_fn"] == average._average  # torch's own way on a GPU cannot
+    assert torch.equal(average._average(count, torch.tensor(5), torch.tensor(1)), torch.tensor(5))
+    assert torch.equal(average._average(torch.tensor(1.0), torch.tensor(2.0), torch.tensor(1)), torch.tensor(1.5))
+
+
+@pytest.mark.parametrize("change", ["callbacks.best=null", "callbacks.last=null"])
+def test_a_run_without_its_checkpoints_is_refused_before_it_trains(change, tmp_path):
+    with pytest.raises(UserError, match="There is no callback that keeps"):
+        run_training(tmp_path, *SMALL, "trainer.max_epochs=1", change)
+    assert not (tmp_path / "metrics.csv").exists()
+
+
+def test_half_precision_without_a_gpu_is_refused_in_evaluation_too(tmp_path):
+    run_training(tmp_path / "run", *SMALL, "trainer.max_epochs=1")
+    path = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["description"]["config"]["trainer"]["precision"] = "16-mixed"
+    torch.save(content, path)
+    typed = ["trainer.accelerator=cpu", f"ckpt={path}"]
+    with pytest.raises(UserError, match="16-mixed needs a GPU") as told:
+        evaluate(composed(typed, "evaluate"), tmp_path / "out")
+    assert "32-true" in told.value.remedy
+    assert 0 < evaluate(composed([*typed, "trainer.precision=32-true"], "evaluate"), tmp_path / "again")["acc"] < 1
+
+
+LOOKS = """
+import torch
+from torch import nn
+
+
+class Looks(nn.Module):
+    def __init__(self, in_channels, num_classes, dropout):
+        super().__init__()
+        self.layer = nn.Linear(in_channels, num_classes)
+
+    def forward(self, images):
+        assert {look} is not None
+        return self.layer(images.mean((2, 3)))
+"""
+
+
+@pytest.mark.parametrize("look", ["float(images.abs().max())", "(images + torch.ones(images.shape, device='cpu'))", "images.numpy()"])
+def test_a_network_that_looks_at_its_numbers_is_tried_on_real_ones(look, tmp_path, monkeypatch):
+    (tmp_path / "looks.py").write_text(LOOKS.format(look=look))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "looks", raising=False)
+    _, task = build(composed(["model._target_=looks.Looks"]))
+    assert type(task.model).__name__ == "Looks"
+
+
+def test_trying_a_network_draws_nothing():
+    L.seed_everything(0, verbose=False)
+    plain = SimpleV3(1, 10).state_dict()
+    L.seed_everything(0, verbose=False)
+    _, task = build(composed([]))
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in task.model.state_dict().items())
 
 
 def test_a_taken_folder_is_left_alone(run):

@@ -1,6 +1,7 @@
 """predict.py on what people have on their disks: every kind of picture, every kind of damage, every kind of name."""
 
 import csv
+import io
 import itertools
 import json
 import os
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_two_lines, composed, pictures, run_script
-from PIL import Image
+from PIL import Image, ImageOps
 
 import src
+from src.decode import decode
 from src.errors import UserError
 from src.prediction import Tables, batches, find, predict
 from src.text_table import aligned
@@ -168,6 +170,30 @@ def test_order_and_figures_hang_on_neither_batches_nor_workers(checkpoint, tmp_p
     )
     probabilities = [[float(row["probability_1"]) for row in table] for table in tables]
     assert probabilities[0] == pytest.approx(probabilities[1], abs=1e-5)
+
+
+def test_odd_exif_turns_the_picture_all_the_same(tmp_path):
+    """Pillow opens this file, and fails to write its EXIF again."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = 6, 72.0
+    upright = Image.fromarray(pictures(1, 3, 32)[0].transpose(1, 2, 0))
+    content = io.BytesIO()
+    upright.rotate(90).save(content, "JPEG", exif=exif, quality=95)
+    (tmp_path / "odd.jpg").write_bytes(content.getvalue().replace(b"\x01\x1a\x00\x05", b"\x01\x0a\x00\x05"))
+    difference = decode(tmp_path / "odd.jpg", 32).astype(int) - np.asarray(upright).transpose(2, 0, 1)
+    assert abs(difference).mean() < 8
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_that_of_pillow(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.fromarray(pictures(1, 3, 32)[0].transpose(1, 2, 0)).crop((0, 0, 24, 32))
+    for name in ("a.png", "a.tif", "a.jpg", "a.webp"):
+        picture.save(tmp_path / name, exif=exif)
+        with Image.open(tmp_path / name) as opened:
+            expected = ImageOps.exif_transpose(opened).convert("RGB").resize((32, 32), Image.Resampling.BILINEAR)
+        assert (decode(tmp_path / name, 32) == np.asarray(expected).transpose(2, 0, 1)).all(), name
 
 
 def test_colour_depth_and_rotation_do_not_change_the_answer(checkpoint, tmp_path):

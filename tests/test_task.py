@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import composed, run_training
 from omegaconf import OmegaConf
-from torchmetrics.classification import MulticlassAUROC, MulticlassF1Score
+from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassF1Score
 
 from src.build import TIMING, build, factory
 from src.datamodules import DigitsDataModule
@@ -62,6 +62,31 @@ def test_further_metrics_are_those_of_torchmetrics():
         assert {name: values[name] for name in given} == pytest.approx(expected) and values["loss"] == pytest.approx(1.0)
 
 
+def test_further_metrics_hang_on_no_batch_and_on_no_other_metric():
+    """Not on what the first batch shares by chance, nor on whether a batch's logits look like probabilities."""
+    logits, labels = torch.rand(200, 6, generator=torch.Generator().manual_seed(0)) * 1.5, torch.arange(200) % 6
+    logits[:20] = torch.nn.functional.one_hot(labels[:20], 6).float()  # all of them right, for whatever k
+    given = {f"top{k}": MulticlassAccuracy(6, top_k=k, average="micro") for k in (2, 3)} | {"auroc": MulticlassAUROC(6)}
+    expected = {name: float(metric.clone()(logits.softmax(1), labels)) for name, metric in given.items()}
+    for size in (1, 20, 200):
+        metrics = Metrics(6, given)
+        for part, target in zip(logits.split(size), labels.split(size), strict=True):
+            metrics.update(part, target, torch.tensor(1.0))
+        values, _ = metrics.compute()
+        assert {name: values[name] for name in given} == pytest.approx(expected)
+
+
+def test_a_task_composed_by_hand_is_tried_where_its_weights_are():
+    task = ClassificationTask(LeNet(1, 10, 28), list("0123456789"), [0.5], [0.5])
+    task._device = torch.device("meta")  # in `setup` Lightning says where the weights are going to be
+    task._try_network(1, 28)
+
+
+def test_a_plateau_looks_only_where_something_was_measured(tmp_path):
+    options = ["scheduler=plateau", "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3", "trainer.limit_train_batches=2"]
+    assert run_training(tmp_path, "model=lenet", *options)["epochs"] == 3
+
+
 def test_further_metrics_are_logged_monitored_and_shown(tmp_path):
     stop = ["+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping", "+callbacks.stop.monitor=val/f1"]
     results = run_training(tmp_path, "model=lenet", "trainer.max_epochs=2", "metrics=f1", *stop)
@@ -79,6 +104,7 @@ def test_further_metrics_are_logged_monitored_and_shown(tmp_path):
     [
         (["metrics=f1", "metrics.f1.average=none"], "metrics.f1 gives no single number", "average=macro"),
         (["+metrics.acc._target_=torchmetrics.classification.MulticlassAccuracy"], "cannot have this name", "loss, acc"),
+        (["+metrics.ece._target_=torchmetrics.classification.MulticlassCalibrationError"], "cannot have this name", "not taken"),
         (["+metrics.mine._target_=torch.nn.Identity"], "is a Identity, no metric", "torchmetrics"),
         (["metrics=f1", "+metrics.f1.averge=macro"], "averge", "metrics.f1"),
     ],

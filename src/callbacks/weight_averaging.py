@@ -4,6 +4,8 @@ With either of these on, validation looks at the averaged weights, and so `best.
 weights that the optimizer works on lie beside them, for resuming. The batch norm statistics are averaged as well.
 """
 
+from typing import Any
+
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
@@ -28,12 +30,19 @@ class EMA(WeightAveraging):
         self.decay = decay
         super().__init__(avg_fn=self._average)
 
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        assert self._average_model is not None
+        steps = int(self._average_model.n_averaged)  # here, not for each tensor: a GPU is waited for
+        self._share = 1 - min(self.decay, (1 + steps) / (10 + steps))
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
     def _average(self, average: torch.Tensor, current: torch.Tensor, num_averaged: torch.Tensor | int) -> torch.Tensor:
-        steps = float(num_averaged)
-        decay = min(self.decay, (1 + steps) / (10 + steps))
-        if not average.is_floating_point():
-            return current
-        return average + (current - average) * (1 - decay)  # in this form what never changes stays what it is, to the last bit
+        return _towards(average, current, self._share)
+
+
+def _towards(average: torch.Tensor, current: torch.Tensor, share: float | torch.Tensor) -> torch.Tensor:
+    """In this form what never changes stays what it is, to the last bit. Whole numbers are not averaged."""
+    return average + (current - average) * share if average.is_floating_point() else current
 
 
 class SWA(WeightAveraging):
@@ -52,7 +61,10 @@ class SWA(WeightAveraging):
         if not 0 <= start < 1:
             raise ValueError(f"start is a share from 0 to 1, got {start}")
         self.start = start
-        super().__init__()
+        super().__init__(avg_fn=self._average)  # torch's own cannot take whole numbers on a GPU, such as batch norm's count of batches
+
+    def _average(self, average: torch.Tensor, current: torch.Tensor, num_averaged: torch.Tensor | int) -> torch.Tensor:
+        return _towards(average, current, 1 / (num_averaged + 1))
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)

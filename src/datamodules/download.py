@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import platform
 import shutil
 import tarfile
 import tempfile
@@ -90,6 +91,11 @@ def extract(archive: Path, folder: Path, checksum: str | None = None) -> None:
             raise UserError(
                 f"{archive} is damaged or another file: its MD5 is {found}, not {checksum}.",
                 f"Delete {archive} and run again to download it, or put the right file there.",
+            )
+        if not hasattr(tarfile, "data_filter"):
+            raise UserError(
+                f"Python {platform.python_version()} cannot unpack {archive} safely.",
+                f"Take Python 3.11.4 or newer, or unpack it yourself to {folder}.",
             )
         staging = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=archive.parent))
         room = shutil.disk_usage(staging).free

@@ -192,6 +192,11 @@ class ImageDataModule(L.LightningDataModule):
 
     def _split(self, labels: torch.Tensor, own_val: Loaded | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Indices of train and of validation."""
+        if own_val is not None and self.num_folds is not None:
+            raise UserError(
+                f"data.num_folds={self.num_folds}, but these data have a validation split of their own.",
+                "Leave data.num_folds out, or take the validation split away.",
+            )
         if own_val is not None:
             parts = torch.arange(len(labels)), torch.arange(len(own_val[1]))
         elif self.num_folds is not None:

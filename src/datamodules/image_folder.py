@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from src.datamodules.image_datamodule import ImageDataModule
-from src.datamodules.picture_files import PictureFiles, cached, default_cache_folder, room_for_cache, unusable
+from src.datamodules.picture_files import PictureFiles, cache_of, cached, default_cache_folder, room_for_cache, unusable
 from src.datamodules.splits import check_share, hold_out
 from src.decode import is_image_name
 from src.errors import UserError
@@ -181,7 +181,7 @@ class ImageFolderDataModule(ImageDataModule):
         """Decoded and mapped where they fit, else to be decoded batch by batch."""
         self._paths[split] = paths
         files = PictureFiles(paths, self.image_size, self.channels, self.resize)
-        room = room_for_cache(self.cache_dir) if self.cache_gb is None else int(self.cache_gb * 1e9)
+        room = room_for_cache(cache_of(files, self.cache_dir)) if self.cache_gb is None else int(self.cache_gb * 1e9)
         if files.nbytes > room:
             if self.cache_gb != 0:
                 log.info(

@@ -82,7 +82,7 @@ def cached(files: PictureFiles, folder: Path) -> tuple[torch.Tensor, list[tuple[
         uint8 (N, C, size, size), backed by the file and read on demand; and the files that could not be decoded, each with the
         reason, whose pictures are black.
     """
-    target = folder / f"{files.fingerprint().hex()[:32]}"
+    target = cache_of(files, folder)
     if not (target / "bad.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
@@ -98,6 +98,11 @@ def cached(files: PictureFiles, folder: Path) -> tuple[torch.Tensor, list[tuple[
     array = np.memmap(target / "pictures.u8", dtype=np.uint8, mode="c", shape=shape)
     bad = json.loads((target / "bad.json").read_text(encoding="utf-8"))
     return torch.from_numpy(array), [(files.paths[int(i)], reason) for i, reason in bad.items()]
+
+
+def cache_of(files: PictureFiles, folder: Path) -> Path:
+    """The folder of a cache, whether it is there or not."""
+    return folder / files.fingerprint().hex()[:32]
 
 
 def unusable(files: PictureFiles, folder: Path) -> list[tuple[Path, str]]:
@@ -155,11 +160,13 @@ def default_cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "image-classification-template"
 
 
-def room_for_cache(folder: Path) -> int:
-    """Bytes that a cache may take: half of the memory that is free and half of the disk that is free."""
-    while not folder.exists():
-        folder = folder.parent
-    return min(_free_memory(), shutil.disk_usage(folder).free) // 2
+def room_for_cache(cache: Path) -> int:
+    """Bytes that a cache may take: half of the memory that is free, and half of the disk that was free before it was there."""
+    pictures = cache / "pictures.u8"
+    taken = pictures.stat().st_size if pictures.is_file() else 0
+    while not cache.exists():
+        cache = cache.parent
+    return min(_free_memory(), shutil.disk_usage(cache).free + taken) // 2
 
 
 def _free_memory() -> int:

@@ -134,8 +134,7 @@ class ClassificationTask(L.LightningModule):
             if data is not None and "model" not in self.description:
                 self._try_network(data.channels, data.image_size)
             self.description.setdefault("image_size", getattr(data, "image_size", None))
-            if (weights := getattr(data, "class_weights", None)) is not None:
-                self.loss.register_buffer("weight", weights.to(self.device), persistent=False)
+            self.weigh(getattr(data, "class_weights", None))
             if self.compile_model:
                 self.model.compile()
             if self.freeze_backbone:
@@ -144,6 +143,14 @@ class ClassificationTask(L.LightningModule):
                 raise UserError(
                     f"{type(self.model).__name__} is frozen: no parameter is left to train.", "Release some of them, its head for one."
                 )
+
+    def weigh(self, weights: torch.Tensor | None) -> None:
+        """Weigh the classes in the training loss by (num_classes,); None leaves it alone.
+
+        Before `fit` where weights are averaged: callbacks copy the module before its own `setup` comes.
+        """
+        if weights is not None:
+            self.loss.register_buffer("weight", weights.to(self.mean.device), persistent=False)
 
     # Fine-tuning ------------------------------------------------------------------------------------------------------
 
@@ -219,7 +226,8 @@ class ClassificationTask(L.LightningModule):
         was_training = self.model.training
         try:
             with torch.no_grad():
-                logits = self.model.eval()(torch.zeros(2, channels, size, size, device=self.device))
+                # Not self.device, where Lightning is going to move the weights behind this.
+                logits = self.model.eval()(torch.zeros(2, channels, size, size, device=self.mean.device))
         except (RuntimeError, ValueError) as error:
             raise UserError(
                 f"{name} cannot take pictures of {channels}x{size}x{size}: {error}.",
@@ -328,7 +336,9 @@ class ClassificationTask(L.LightningModule):
             raise _misfit(error) from error
         if scheduler is None:
             return optimizer
-        timing = {"interval": self.interval, "monitor": self.monitor}
+        timing: dict[str, Any] = {"interval": self.interval, "monitor": self.monitor}
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):  # it can look only where something was measured
+            timing["frequency"] = self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **timing}}
 
     def try_settings(self) -> None:

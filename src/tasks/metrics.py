@@ -58,12 +58,15 @@ class Sums:
         return {"mark": self.mark.tolist(), "count": self.count, "epoch": list(self.epoch), "rate": float(self.rate)}
 
 
+TAKEN = ("acc_low", "acc_high", "acc_top2", "acc_top3", "acc_top4", "acc_top5", "ece", "per_class", "most_confused")  # in results.json
+
+
 class Metrics(nn.Module):
     """Loss, accuracies and confusion matrix of one pass over a split. Counts pictures, so nothing hangs on the batch size.
 
     Args:
         num_classes: how many logits there are a picture.
-        further: metrics by name, each giving one number from logits and labels.
+        further: metrics by name, each giving one number from probabilities (N, num_classes) and labels (N,).
 
     Raises:
         UserError: names that are taken or cannot be one; a metric that gives something else.
@@ -77,7 +80,8 @@ class Metrics(nn.Module):
         self.own = ["loss", "acc", "acc_balanced"] + (["acc_top5"] if self.top5 is not None else [])
         for name, metric in (further or {}).items():
             self._try(name, metric, num_classes)
-        self.further = MetricCollection({name: metric.clone() for name, metric in (further or {}).items()})
+        # In groups metrics would be merged by what they have counted in the first batch, which may be equal by chance.
+        self.further = MetricCollection({name: metric.clone() for name, metric in (further or {}).items()}, compute_groups=False)
 
     @property
     def names(self) -> list[str]:
@@ -85,7 +89,7 @@ class Metrics(nn.Module):
         return [*self.own, *self.further]
 
     def _try(self, name: str, metric: Metric, num_classes: int) -> None:
-        if name in self.own or hasattr(MetricCollection, name) or not name.isidentifier():
+        if name in {*self.own, *TAKEN} or hasattr(MetricCollection, name) or not name.isidentifier():
             raise UserError(
                 f"metrics.{name}: a further metric cannot have this name.",
                 f"Choose one of letters, digits and _ that is not taken: {', '.join(self.own)} are measured anyway.",
@@ -96,10 +100,10 @@ class Metrics(nn.Module):
             )
         try:
             with warnings.catch_warnings(action="ignore"):  # of classes that have no picture among these two
-                float(metric.clone()(torch.zeros(2, num_classes), torch.tensor([0, 1])))
+                float(metric.clone()(torch.zeros(2, num_classes).softmax(1), torch.tensor([0, 1])))
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(
-                f"metrics.{name} gives no single number for logits and labels: {error}.",
+                f"metrics.{name} gives no single number for probabilities and labels: {error}.",
                 f"Set metrics.{name}.average=macro, or choose another metric.",
             ) from error
 
@@ -109,7 +113,7 @@ class Metrics(nn.Module):
         self.confusion.update(logits, labels)
         if self.top5 is not None:
             self.top5.update(logits, labels)
-        self.further.update(logits.float(), labels)
+        self.further.update(logits.float().softmax(1), labels)
 
     def compute(self) -> tuple[dict[str, float], torch.Tensor]:
         """Figures by name, and the (true, predicted) counts. Gathers over all processes."""
