@@ -39,7 +39,7 @@ def run(main: Callable[[], object]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     argparse.ArgumentParser.error = _usage_error  # type: ignore  # Hydra's parser would print its usage over eight lines
     with two_line_errors():
-        arguments = _together(_without_folder(_continue_run(sys.argv[1:])))
+        arguments = together(_without_folder(_continue_run(sys.argv[1:])))
         sys.argv[1:] = [quote(argument) for argument in arguments]
         try:
             main()
@@ -66,7 +66,7 @@ def _without_folder(arguments: list[str]) -> list[str]:
     return [*(f"{key}={quoted(folder)}" for key in keys), *kept]
 
 
-def _together(arguments: list[str]) -> list[str]:
+def together(arguments: list[str]) -> list[str]:
     """Options first, then settings, each in their order: Hydra's parser refuses settings on both sides of an option."""
     options: list[str] = []
     settings: list[str] = []

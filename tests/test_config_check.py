@@ -7,6 +7,7 @@ from conftest import assert_two_lines, composed, run_script, write_folder
 from omegaconf import OmegaConf
 from PIL import Image
 
+from src.command_line import together
 from src.config_check import check, describe, fits
 from src.datamodules import DigitsDataModule, ImageFolderDataModule
 from src.datamodules.scan import scan
@@ -102,8 +103,8 @@ def test_check_says_one_line_and_leaves_nothing(tmp_path):
 def test_settings_may_stand_on_both_sides_of_an_option(tmp_path):
     result = run_script("train.py", "model=lenet", "-m", "seed=0,1", "optimizer.lr=0.1,0.2", "check=true", cwd=tmp_path)
     assert result.returncode == 0 and "4 jobs, 2 of them different but for the seed" in result.stdout, result.stderr
-    shown = run_script("train.py", "model=lenet", "-cn", "config", "--cfg", "job", "~logger", cwd=tmp_path)
-    assert shown.returncode == 0 and "src.models.LeNet" in shown.stdout and "tensorboard" not in shown.stdout, shown.stderr
+    typed = ["model=lenet", "-cn", "a=b", "--cfg", "job", "~logger", "--config-dir=c=d", "-m"]
+    assert together(typed) == ["-cn", "a=b", "--cfg", "job", "--config-dir=c=d", "-m", "model=lenet", "~logger"]
 
 
 # check=data

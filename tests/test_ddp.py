@@ -5,8 +5,9 @@ import json
 
 import pytest
 import torch
-from conftest import assert_two_lines, run_script, run_training
+from conftest import run_script, run_training
 
+from src.errors import UserError
 from src.evaluation import evaluate
 
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "logger=none"]
@@ -51,8 +52,9 @@ def test_two_processes_measure_and_train_as_one_does(dog_cat_root, tmp_path):
 
 
 def test_a_split_too_small_for_the_processes_is_told_before_they_start(tmp_path):
-    result = run_script("train.py", *TWO[:2], "trainer.devices=12", "data.val_size=11", "hydra.run.dir=run", cwd=tmp_path)
-    assert_two_lines(result, "12 processes cannot share the 11 pictures of the val split", "data.val_size")
+    with pytest.raises(UserError, match="12 processes cannot share the 11 pictures of the val split") as told:
+        run_training(tmp_path, *TWO[:2], "trainer.devices=12", "data.val_size=11")
+    assert "data.val_size" in told.value.remedy
 
 
 @pytest.mark.slow

@@ -261,6 +261,7 @@ def starts(folder: Path) -> int:
     return 1 + len(json.loads((folder / "run.json").read_text())["earlier"])
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_cut_off_is_completed_by_starting_it_again(tmp_path):
     """One of two jobs is killed; then the same command."""
     sweep = tmp_path / "sweep"
