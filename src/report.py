@@ -108,7 +108,7 @@ def _tiles(results: Mapping[str, Any], metrics: Iterable[str]) -> list[tuple[str
     if split == "test" and results.get("val"):
         tiles.append(("val accuracy", charts.percent(results["val"]["acc"], 2), f"loss {results['val']['loss']:.4f}"))
     if "best_epoch" in results:
-        tiles.append(("best epoch", str(results["best_epoch"] + 1), f"of {results['epochs']}, by val/loss"))
+        tiles.append(("best epoch", str(results["best_epoch"] + 1), f"of {results['epochs']}, by {results.get('monitor', 'val/loss')}"))
         tiles.append(("training", _duration(results["train_seconds"]), f"{results['images_per_second']:,.0f} images/s"))
         tiles.append(("parameters", f"{results['num_parameters']:,}", ""))
     return tiles

@@ -259,6 +259,7 @@ def summarise(cfg: DictConfig, trainer: L.Trainer, task: ClassificationTask, che
         "val": figures(task, "val"),
         "test": None,
         "best_epoch": stored["epoch"],
+        "monitor": checkpoint_callback(trainer, "best").monitor,
         "epochs": trainer.current_epoch,
         "seed": cfg.seed,
         "train_seconds": round(progress.train_seconds, 3),
@@ -319,9 +320,11 @@ def _names(task: ClassificationTask, data: ImageDataModule) -> tuple[str, str]:
 def _closing_line(results: Mapping[str, Any], folder: Path) -> str:
     split = "test" if results["test"] else "val"
     figures = results[split]
+    value = results["val"].get(results["monitor"].removeprefix("val/"))
+    chosen_by = results["monitor"] + ("" if value is None else f" {value:.4f}")
     return (
         f"{split} accuracy {figures['acc']:.4f}, {split} loss {figures['loss']:.4f} (best of {results['epochs']} epochs: "
-        f"epoch {results['best_epoch'] + 1}, chosen by val/loss {results['val']['loss']:.4f}) "
+        f"epoch {results['best_epoch'] + 1}, chosen by {chosen_by}) "
         f"after {results['train_seconds']:.0f} s of training\n{folder}"
     )
 
