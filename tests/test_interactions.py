@@ -121,6 +121,17 @@ def test_trying_a_network_draws_nothing():
     assert all(torch.equal(tensor, plain[name]) for name, tensor in task.model.state_dict().items())
 
 
+def test_the_best_epoch_is_that_of_the_metric_that_was_asked_for(tmp_path, caplog):
+    options = ["callbacks.best.monitor=val/acc_balanced", "callbacks.best.mode=max", "trainer.max_epochs=4", "optimizer.lr=0.2"]
+    with caplog.at_level("INFO"):
+        results = run_training(tmp_path, *SMALL, *options)
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        values = [float(row["val/acc_balanced"]) for row in csv.DictReader(file)]
+    assert values[results["best_epoch"]] == max(values) and results["monitor"] == "val/acc_balanced"
+    assert f"chosen by val/acc_balanced {max(values):.4f}" in caplog.text
+    assert "by val/acc_balanced" in (tmp_path / "report.html").read_text()
+
+
 def test_a_taken_folder_is_left_alone(run):
     before = (run / "config.yaml").read_bytes()
     with pytest.raises(UserError, match="holds a run already"):
