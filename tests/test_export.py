@@ -142,12 +142,12 @@ def test_a_torch_that_is_too_old_is_told(checkpoint, monkeypatch):
 def test_mistakes(checkpoint, tmp_path):
     for settings, words in (
         ({"format": "h5"}, "format=h5"),
-        ({"output": "net.pth"}, "does not end in .onnx"),
+        ({"output": "net.pth"}, "does not end in .pt2"),
         ({"path": "nowhere"}, "There is no nowhere"),
         ({"path": str(checkpoint)}, "no picture"),
     ):
         with pytest.raises(UserError, match=words):
-            exported(checkpoint, **settings)
+            exported(checkpoint, **{"format": "pt2"} | settings)
     assert list(checkpoint.parent.iterdir()) == [checkpoint]
     assert_two_lines(run_script("export.py", cwd=tmp_path), "ckpt= is missing")
 
