@@ -141,9 +141,9 @@ def _takes(model: nn.Module, channels: int, size: int, device: str) -> bool:
     try:
         with torch.no_grad():
             model(torch.zeros(2, channels, size, size, device=device))
-    except (NotImplementedError, TypeError) as error:
+    except (NotImplementedError, TypeError):
         if device != "meta":
-            raise error
+            raise
         return True  # what needs numbers cannot be tried on paper
     except (RuntimeError, ValueError, AssertionError) as error:  # torchvision's transformers assert their size
         return device == "meta" and ("meta" in str(error) or "device" in str(error))  # nor can what mixes paper with tensors of its own

@@ -113,7 +113,8 @@ class Metrics(nn.Module):
         self.confusion.update(logits, labels)
         if self.top5 is not None:
             self.top5.update(logits, labels)
-        self.further.update(logits.float().softmax(1), labels)
+        if len(self.further):
+            self.further.update(logits.float().softmax(1), labels)
 
     def compute(self) -> tuple[dict[str, float], torch.Tensor]:
         """Figures by name, and the (true, predicted) counts. Gathers over all processes."""
