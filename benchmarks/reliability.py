@@ -80,7 +80,7 @@ def killed_run(folder: Path, options: list[str], moment: Callable[[int], bool]) 
     process = context.Process(target=train_in, args=(folder, options, steps))
     process.start()
     while process.is_alive() and not moment(steps.value):
-        pass
+        time.sleep(1e-4)
     alive = process.is_alive()
     os.kill(process.pid, signal.SIGKILL)
     process.join()

@@ -108,12 +108,17 @@ def checkpoint_files(typed: str | Sequence[str]) -> list[Path]:
     pieces = inner.split(",")
     files: list[Path] = []
     while pieces:
-        names = {n: ",".join(pieces[:n]).strip() for n in range(len(pieces), 0, -1)}
-        taken = next((n for n, name in names.items() if os.path.isfile(name)), None)
-        if taken is None:
+        name, taken, longest = "", 0, ""
+        for n, piece in enumerate(pieces, 1):
+            name = f"{name},{piece}" if n > 1 else piece
+            if len(os.path.basename(name.replace("\\", "/"))) > 255:  # longer than a file name may be, and so is all that follows
+                break
+            if os.path.isfile(name.strip()):
+                taken, longest = n, name.strip()
+        if not taken:
             missing = pieces[0].strip() if files else typed
             raise UserError(f"There is no checkpoint {missing}.", "Give the path of a .ckpt file, such as runs/.../checkpoints/best.ckpt.")
-        files.append(Path(names[taken]))
+        files.append(Path(longest))
         pieces = pieces[taken:]
     return files
 

@@ -1,13 +1,18 @@
 """Small data sets in the true file formats, and a way to run the project in this process: imports cost more than the runs."""
 
+import atexit
 import gzip
 import importlib.util
+import multiprocessing
 import os
 import pickle
+import runpy
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -52,6 +57,37 @@ def run_script(script: str, *arguments: str, cwd: Path | None = None, **env: str
         text=True,
         timeout=300,
     )
+
+
+def run_warm(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    """`run_script` in a fork of this process, which has imported torch and lightning already: that takes longer than most runs."""
+    if sys.platform != "linux":
+        return run_script(script, *arguments, cwd=cwd)
+    import src.evaluation
+    import src.training  # noqa: F401
+
+    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+        process = multiprocessing.get_context("fork").Process(target=_main, args=(ROOT / script, arguments, cwd, stdout, stderr))
+        process.start()
+        process.join(300)
+        assert process.exitcode is not None, f"{script} {arguments} does not end"
+        told = [stream.seek(0) or stream.read() for stream in (stdout, stderr)]
+    return subprocess.CompletedProcess([script, *arguments], process.exitcode, *told)
+
+
+def _main(path: Path, arguments: tuple[str, ...], cwd: Path, stdout: IO[str], stderr: IO[str]) -> None:
+    """What Python does for `python PATH ARGUMENTS` in a folder."""
+    for descriptor, stream in ((1, stdout), (2, stderr)):
+        os.dup2(stream.fileno(), descriptor)
+    sys.stdout, sys.stderr = open(1, "w", buffering=1), open(2, "w", buffering=1)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.chdir(cwd)
+    sys.argv = [str(path), *arguments]
+    atexit._clear()
+    try:
+        runpy.run_path(str(path), run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()
 
 
 def assert_two_lines(result: subprocess.CompletedProcess, *words: str) -> None:

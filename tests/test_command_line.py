@@ -1,7 +1,7 @@
 """What people type: paths taken verbatim, mistakes told in two lines with exit code 2."""
 
 import pytest
-from conftest import assert_two_lines, composed, run_script, run_training
+from conftest import assert_two_lines, composed, run_script, run_training, run_warm
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from src.command_line import quote
@@ -90,7 +90,7 @@ def test_files_that_are_no_checkpoints(content, tmp_path):
 
 
 def test_evaluate_without_and_with_a_missing_checkpoint(tmp_path):
-    assert_two_lines(run_script("evaluate.py", "ckpt=missing.ckpt", cwd=tmp_path), "missing.ckpt")
+    assert_two_lines(run_warm("evaluate.py", "ckpt=missing.ckpt", cwd=tmp_path), "missing.ckpt")
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 import pytest
-from conftest import assert_two_lines, composed, run_script, write_folder
+from conftest import assert_two_lines, composed, run_script, run_warm, write_folder
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -95,13 +95,13 @@ def test_mistakes_that_hydra_tells_get_the_nearest_names(arguments, words, tmp_p
 
 
 def test_check_says_one_line_and_leaves_nothing(tmp_path):
-    result = run_script("train.py", "check=true", "model=lenet", cwd=tmp_path)
+    result = run_warm("train.py", "check=true", "model=lenet", cwd=tmp_path)
     assert result.returncode == 0 and result.stdout.count("\n") == 1, result.stderr
     assert "LeNet on Digits, 61,706 parameters" in result.stdout and not list(tmp_path.iterdir())
 
 
 def test_settings_may_stand_on_both_sides_of_an_option(tmp_path):
-    result = run_script("train.py", "model=lenet", "-m", "seed=0,1", "optimizer.lr=0.1,0.2", "check=true", cwd=tmp_path)
+    result = run_warm("train.py", "model=lenet", "-m", "seed=0,1", "optimizer.lr=0.1,0.2", "check=true", cwd=tmp_path)
     assert result.returncode == 0 and "4 jobs, 2 of them different but for the seed" in result.stdout, result.stderr
     typed = ["model=lenet", "-cn", "a=b", "--cfg", "job", "~logger", "--config-dir=c=d", "-m"]
     assert together(typed) == ["-cn", "a=b", "--cfg", "job", "--config-dir=c=d", "-m", "model=lenet", "~logger"]

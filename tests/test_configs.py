@@ -174,20 +174,20 @@ def test_additions_are_new_files_and_no_edit(tmp_path):
     precision = "precision:\n  _target_: torchmetrics.classification.MulticlassPrecision\n"
     (tmp_path / "conf" / "metrics" / "precision.yaml").write_text(precision)
 
-    def script(*arguments):
-        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-        return subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-
     added = ["data/augment=invert", "data.augment.p=0.2", "callbacks=count", "metrics=[precision,f1]"]
     options = ["trainer.max_epochs=3", "hydra.run.dir=run", "logger=none"]
-    trained = script("train.py", "model=linear1", "data=stripes", "model.bias=false", *added, *options)
-    assert trained.returncode == 0, trained.stderr
+    typed = [
+        ["train.py", "model=linear1", "data=stripes", "model.bias=false", *added, *options],
+        ["evaluate.py", "ckpt=run/checkpoints/best.ckpt", "metrics=[precision,f1]", "hydra.run.dir=again"],
+    ]
+    both = f"import runpy, sys\nfor sys.argv in {typed}:\n    runpy.run_path(sys.argv[0], run_name='__main__')"  # imports take longest
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", both], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["test"]["acc"] == 1.0 and results["num_parameters"] == 128
     assert int((tmp_path / "steps.txt").read_text()) == 3 * 2
     assert results["test"]["precision"] == results["test"]["f1"] == 1.0
-    evaluated = script("evaluate.py", "ckpt=run/checkpoints/best.ckpt", "metrics=[precision,f1]", "hydra.run.dir=again")
-    assert evaluated.returncode == 0, evaluated.stderr
     assert json.loads((tmp_path / "again" / "results.json").read_text())["test"] == results["test"]
 
 

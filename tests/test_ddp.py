@@ -13,6 +13,7 @@ from src.evaluation import evaluate
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "logger=none"]
 
 
+@pytest.mark.slow
 def test_two_processes_measure_and_train_as_one_does(dog_cat_root, tmp_path):
     """Odd splits: 11 pictures test, 13 validate, 36 train, in batches of 2 x 5 against 10."""
     from conftest import composed

@@ -34,6 +34,7 @@ def test_outputs_are_not_in_git(path):
         assert "\t" not in cell.source and str(ROOT) not in cell.source
 
 
+@pytest.mark.slow
 def test_by_hand(tmp_path, monkeypatch):
     text = execute("by_hand", tmp_path, monkeypatch)
     assert "61,706 parameters" in text and "epoch   5/5" in text and text.count("image/png") == 3

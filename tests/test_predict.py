@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import assert_two_lines, composed, pictures, run_script
+from conftest import assert_two_lines, composed, pictures, run_script, run_warm
 from PIL import Image, ImageOps
 
 import src
@@ -122,7 +122,7 @@ def test_of_300_files_30_are_broken_and_named(checkpoint, tmp_path):
     assert len(broken) == 30
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    result = run_script("predict.py", f"ckpt={moved}", f"path={photos}", "batch_size=16", "hydra.run.dir=out", cwd=elsewhere)
+    result = run_warm("predict.py", f"ckpt={moved}", f"path={photos}", "batch_size=16", "hydra.run.dir=out", cwd=elsewhere)
     assert result.returncode == 1, result.stderr
     out = elsewhere / "out"
     predicted, unreadable = rows(out / "predictions.csv"), rows(out / "unreadable.csv")

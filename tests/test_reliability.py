@@ -6,13 +6,12 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 import torch
-from conftest import ROOT, assert_two_lines, composed, run_script, run_training
+from conftest import assert_two_lines, composed, run_script, run_training
 
 from src import checkpoint as ckpt
 from src.callbacks import LastCheckpoint, StepSeed
@@ -279,13 +278,14 @@ def test_rerun_from_the_shell_wants_a_finished_run(tmp_path):
     assert composed(["run=x"], "rerun").run == "x"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
-def test_a_run_is_not_gone_on_with_while_it_runs(tmp_path):
+@forks
+def test_a_run_is_not_gone_on_with_while_it_runs(script, tmp_path):
     """Two processes in one folder would write over one another's checkpoints; the first one does not notice the second."""
     folder = tmp_path / "run"
-    options = ["model=lenet", "data.image_size=16", "logger=none", "trainer.accelerator=cpu", f"hydra.run.dir={folder}"]
-    command = [sys.executable, str(ROOT / "train.py"), *options, "trainer.max_epochs=1000", "data.num_workers=1"]
-    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    options = ["model=lenet", "data.image_size=16", "logger=none", "trainer.accelerator=cpu"]
+    typed = [*options, "trainer.max_epochs=1000", "data.num_workers=1"]
+    first = multiprocessing.get_context("fork").Process(target=script.train_in, args=(folder, typed))
+    first.start()
     try:
         last = folder / "checkpoints" / "last.ckpt"
         deadline = time.monotonic() + 120
@@ -293,9 +293,9 @@ def test_a_run_is_not_gone_on_with_while_it_runs(tmp_path):
             time.sleep(0.1)
         with pytest.raises(UserError, match="Another process is writing into"):
             run_training(folder, *options[:2], f"resume={last}", "trainer.max_epochs=1000")
-        assert first.poll() is None and json.loads((folder / "run.json").read_text())["status"] == "running"
+        assert first.is_alive() and json.loads((folder / "run.json").read_text())["status"] == "running"
         assert not (folder / "results.json").exists()
     finally:
         first.kill()
-        first.wait()
+        first.join()
     RunFolder(folder).release()  # the lock went with its process

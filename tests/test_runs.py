@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import yaml
-from conftest import ROOT, composed, run_script, run_training
+from conftest import ROOT, composed, run_script, run_training, run_warm
 
 from src import checkpoint as ckpt
 from src.errors import UserError
@@ -102,7 +102,7 @@ def test_evaluate_repeats_the_test_figures_from_another_directory(finished_run, 
     moved = tmp_path / "a b=1,(c) 猫"
     moved.mkdir()
     (moved / "best.ckpt").write_bytes((finished_run / "checkpoints" / "best.ckpt").read_bytes())
-    result = run_script("evaluate.py", f"ckpt={moved / 'best.ckpt'}", "hydra.run.dir=out", cwd=tmp_path)
+    result = run_warm("evaluate.py", f"ckpt={moved / 'best.ckpt'}", "hydra.run.dir=out", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     trained = json.loads((finished_run / "results.json").read_text())
     again = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -167,7 +167,7 @@ def test_resume_last_goes_on_in_the_newest_run(tmp_path):
     """From the shell: the run's own config, changed only by what is typed, in the run's own folder."""
     run = tmp_path / "runs" / "a b=1,c"
     run_training(run, "model=lenet", "optimizer.lr=0.05", "data.image_size=16", "trainer.max_epochs=1")
-    result = run_script("train.py", "resume=last", "trainer.max_epochs=3", cwd=tmp_path)
+    result = run_warm("train.py", "resume=last", "trainer.max_epochs=3", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [run.name]
     results = json.loads((run / "results.json").read_text())

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, assert_two_lines, composed, run_script, run_training
+from conftest import ROOT, assert_two_lines, composed, run_script, run_training, run_warm
 from omegaconf import OmegaConf
 
 from src.errors import UserError
@@ -170,7 +170,7 @@ def test_real_trials_by_two_workers(tmp_path):
 
 def test_a_search_never_sees_the_test_split(tmp_path):
     pytest.importorskip("optuna")
-    assert_two_lines(run_script("search.py", "test=true", f"hydra.run.dir={tmp_path}"), "test split")
+    assert_two_lines(run_warm("search.py", "test=true", f"hydra.run.dir={tmp_path}", cwd=tmp_path), "test split")
 
 
 @pytest.mark.slow
