@@ -85,9 +85,10 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     log.info("%s", table(per_class(task.classes, task.confusion[split])))
     for pair in results["most_confused"][:3]:
         log.info("%s taken for %s: %s (%.1f %%)", pair["true"], pair["predicted"], f"{pair['count']:,}", 100 * pair["share"])
+    further = "".join(f"{split} {name} {results[name]:.4f}, " for name in cfg.get("metrics") or {})
     log.info(
-        "%s accuracy %.4f (95 %%: %.4f to %.4f), %s loss %.4f, calibration error %.4f\n%s",
-        split, results["acc"], results["acc_low"], results["acc_high"], split, results["loss"], results["ece"], run.path,
+        "%s accuracy %.4f (95 %%: %.4f to %.4f), %s%s loss %.4f, calibration error %.4f\n%s",
+        split, results["acc"], results["acc_low"], results["acc_high"], further, split, results["loss"], results["ece"], run.path,
     )  # fmt: skip
     return results
 

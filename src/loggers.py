@@ -36,6 +36,7 @@ class EpochTable(Logger, Callback):
     """
 
     FIRST = ("epoch", "step", "train/loss", "train/acc", "val/loss", "val/acc")
+    USUAL = ("val/loss", "val/acc", "val/acc_balanced", "val/acc_top5")  # what else is measured in validation is printed as well
 
     def __init__(self, folder: Path, max_epochs: int | None = None, resumed: bool = False):
         super().__init__()
@@ -109,7 +110,9 @@ class EpochTable(Logger, Callback):
         parts.append(f"train loss {row['train/loss']:.4f} acc {row['train/acc']:.4f}")
         if "val/loss" in row:
             best = " *" if losses and row["val/loss"] <= min(losses) else "  "
-            parts.append(f"val loss {row['val/loss']:.4f} acc {row['val/acc']:.4f}{best}")
+            further = [name for name in row if name.startswith("val/") and name not in self.USUAL]
+            figures = [f"{name.removeprefix('val/')} {row[name]:.4f}" for name in ["val/loss", "val/acc", *further]]
+            parts.append(f"val {' '.join(figures)}{best}")
         parts.append(f"lr {row['lr']:.3g}")
         if "seconds" in row:
             parts.append(f"{row['seconds']:.1f} s, {row['images_per_second']:,.0f} images/s")

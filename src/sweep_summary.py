@@ -21,7 +21,6 @@ from src.run_folder import read_json, write_text
 from src.templates import PAGES
 from src.text_table import aligned, brief
 
-FIGURES = ("val/loss", "val/acc", "test/loss", "test/acc")
 REPEATS = ("seed", "data.split_seed", "data.fold")  # keys that repeat a setting instead of being one
 
 
@@ -34,7 +33,8 @@ def write_summary(sweep: Path, kind: str = "sweep", findings: Mapping[str, chart
         findings: charts by title, shown first.
 
     Returns:
-        A row a job, the best one first: `job`, the keys that vary, `status`, `FIGURES`, `best_epoch`, `train_seconds`, `folder`, `error`.
+        A row a job, the best one first: `job`, the keys that vary, `status`, the figures of `val` and `test`, `best_epoch`,
+        `train_seconds`, `folder`, `error`.
     """
     with FileLock(sweep / ".summary.lock"):  # jobs on several machines write it
         rows, keys = read_jobs(sweep)
@@ -69,17 +69,19 @@ def read_jobs(sweep: Path) -> tuple[list[dict[str, Any]], list[str]]:
     typed = {folder: _settings(folder) for folder in folders}
     names = list(dict.fromkeys(name for settings in typed.values() for name in settings))
     keys = [name for name in names if len({settings.get(name) for settings in typed.values()}) > 1]
+    results = {folder: read_json(folder / "results.json") for folder in folders}
+    further = dict.fromkeys(name for result in results.values() for name in result.get("metrics", []))
+    figures = [f"{split}/{name}" for split in ("val", "test") for name in ("loss", "acc", *further)]
     rows = []
     for folder, settings in typed.items():
-        results = read_json(folder / "results.json")
         row: dict[str, Any] = {"job": folder.relative_to(sweep).as_posix()}
         row |= {key: settings.get(key, "") for key in keys}
         row["status"] = status(folder)
-        for name in FIGURES:
+        for name in figures:
             split, figure = name.split("/")
-            row[name] = (results.get(split) or {}).get(figure)
-        row |= {name: results.get(name) for name in ("best_epoch", "train_seconds")}
-        row |= {"folder": str(folder), "error": " ".join(str(results.get("error") or "").split())}
+            row[name] = (results[folder].get(split) or {}).get(figure)
+        row |= {name: results[folder].get(name) for name in ("best_epoch", "train_seconds")}
+        row |= {"folder": str(folder), "error": " ".join(str(results[folder].get("error") or "").split())}
         rows.append(row)
     return sorted(rows, key=lambda row: _rank(row["val/loss"])), keys
 
@@ -89,6 +91,11 @@ def _settings(folder: Path) -> dict[str, str]:
     overrides = yaml.safe_load((folder / OVERRIDES).read_text(encoding="utf-8")) or []
     pairs = (override.partition("=") for override in overrides)
     return {key.lstrip("+~"): value for key, _, value in pairs}
+
+
+def _figures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The columns of figures: loss, accuracy and further metrics of both splits."""
+    return [name for name in rows[0] if name.startswith(("val/", "test/"))]
 
 
 def _rank(loss: float | None) -> float:
@@ -113,7 +120,7 @@ def groups(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[dict[
     for values, jobs in members.items():
         done = [job for job in jobs if job["status"] == "completed"]
         group: dict[str, Any] = dict(zip(settings, values, strict=True)) | {"jobs": len(jobs), "n": len(done)}
-        for name in FIGURES:
+        for name in _figures(rows):
             figures = [job[name] for job in done if job[name] is not None]
             group[name] = statistics.fmean(figures) if figures else None
             group[f"{name} std"] = statistics.stdev(figures) if len(figures) > 1 and all(map(math.isfinite, figures)) else None
@@ -122,7 +129,7 @@ def groups(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[dict[
             hits = sum(job["val/acc"] * size for job, size in zip(done, sizes, strict=True))
             group["val/acc pooled"] = hits / sum(sizes) if sizes else None
         grouped.append(group)
-    empty = {name for name in grouped[0] if name.startswith(FIGURES) and all(row[name] is None for row in grouped)}
+    empty = {name for name in grouped[0] if name.startswith(("val/", "test/")) and all(row[name] is None for row in grouped)}
     grouped = [{name: value for name, value in row.items() if name not in empty} for row in grouped]
     return sorted(grouped, key=lambda row: _rank(row.get("val/loss")))
 
@@ -159,7 +166,7 @@ def _repeated(keys: Sequence[str]) -> str:
 def _columns(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
     """What is shown: everything but the error, and test figures only where there are some."""
     tested = any(row["test/loss"] is not None for row in rows)
-    figures = [name for name in FIGURES if tested or not name.startswith("test")]
+    figures = [name for name in _figures(rows) if tested or not name.startswith("test")]
     return ["job", *keys, "status", *figures, "best_epoch", "train_seconds", "folder"]
 
 

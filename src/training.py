@@ -260,6 +260,7 @@ def summarise(cfg: DictConfig, trainer: L.Trainer, task: ClassificationTask, che
         "test": None,
         "best_epoch": stored["epoch"],
         "monitor": checkpoint_callback(trainer, "best").monitor,
+        "metrics": list(cfg.get("metrics") or {}),  # those beside the task's own
         "epochs": trainer.current_epoch,
         "seed": cfg.seed,
         "train_seconds": round(progress.train_seconds, 3),
@@ -298,9 +299,9 @@ def _setting(key: str, value: Any) -> float | str:
 
 
 def final_figures(results: Mapping[str, Any]) -> dict[str, float]:
-    """Loss and accuracy of the best checkpoint, by their names as metrics."""
+    """Loss, accuracy and further metrics of the best checkpoint, by their names as metrics."""
     splits = [split for split in ("val", "test") if results[split]]
-    return {f"{split}/{name}": results[split][name] for split in splits for name in ("loss", "acc")}
+    return {f"{split}/{name}": results[split][name] for split in splits for name in ["loss", "acc", *results["metrics"]]}
 
 
 def facts(data: ImageDataModule) -> dict[str, Any]:
@@ -322,8 +323,9 @@ def _closing_line(results: Mapping[str, Any], folder: Path) -> str:
     figures = results[split]
     value = results["val"].get(results["monitor"].removeprefix("val/"))
     chosen_by = results["monitor"] + ("" if value is None else f" {value:.4f}")
+    further = "".join(f"{split} {name} {figures[name]:.4f}, " for name in results["metrics"])
     return (
-        f"{split} accuracy {figures['acc']:.4f}, {split} loss {figures['loss']:.4f} (best of {results['epochs']} epochs: "
+        f"{split} accuracy {figures['acc']:.4f}, {further}{split} loss {figures['loss']:.4f} (best of {results['epochs']} epochs: "
         f"epoch {results['best_epoch'] + 1}, chosen by {chosen_by}) "
         f"after {results['train_seconds']:.0f} s of training\n{folder}"
     )

@@ -86,6 +86,22 @@ def test_summary_says_what_the_jobs_say_ranked_by_validation(tmp_path):
     assert page.count("<svg") == 2 and "&lt;b&gt;" in page and "<b>" not in page and 'http-equiv="refresh"' not in page
 
 
+def test_further_metrics_have_columns_means_and_deviations(tmp_path):
+    """Of a sweep in which two jobs have them and one has not."""
+    for seed, f1 in enumerate((0.5, 0.7, None)):
+        finished(tmp_path / str(seed), [f"seed={seed}"], 0.1 + seed, 0.2)
+        if f1 is not None:
+            path = tmp_path / str(seed) / "results.json"
+            results = json.loads(path.read_text())
+            path.write_text(
+                json.dumps(results | {"metrics": ["f1"], "val": results["val"] | {"f1": f1}, "test": results["test"] | {"f1": f1}})
+            )
+    write_summary(tmp_path)
+    assert [row["val/f1"] for row in read_rows(tmp_path)] == [row["test/f1"] for row in read_rows(tmp_path)] == ["0.5", "0.7", ""]
+    header, _, row = (line.split(" | ") for line in (tmp_path / "summary.md").read_text().split("Over seed")[1].splitlines()[2:5])
+    assert row[header.index("val/f1")] == "0.6000" and row[header.index("val/f1 std")] == f"{statistics.stdev([0.5, 0.7]):.4f}"
+
+
 def test_long_numbers_are_cut_where_they_are_read_and_whole_where_they_are_kept(tmp_path):
     rates = {"0.009675075153392096": "0.009675", "3.3637102155497184e-06": "3.364e-06", "1.99e-3": "1.99e-3"}
     for i, rate in enumerate(rates):

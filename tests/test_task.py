@@ -87,7 +87,8 @@ def test_a_plateau_looks_only_where_something_was_measured(tmp_path):
     assert run_training(tmp_path, "model=lenet", *options)["epochs"] == 3
 
 
-def test_further_metrics_are_logged_monitored_and_shown(tmp_path):
+def test_further_metrics_are_logged_monitored_and_shown(tmp_path, caplog):
+    caplog.set_level("INFO")
     stop = ["+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping", "+callbacks.stop.monitor=val/f1"]
     results = run_training(tmp_path, "model=lenet", "trainer.max_epochs=2", "metrics=f1", *stop)
     with open(tmp_path / "metrics.csv", newline="") as file:
@@ -96,7 +97,8 @@ def test_further_metrics_are_logged_monitored_and_shown(tmp_path):
     with open(tmp_path / "per_class.csv", newline="") as file:
         f1 = [float(row["f1"]) for row in csv.DictReader(file)]
     assert results["test"]["f1"] == pytest.approx(sum(f1) / len(f1), abs=1e-4)
-    assert "test f1" in (tmp_path / "report.html").read_text()
+    assert results["metrics"] == ["f1"] and "test f1" in (tmp_path / "report.html").read_text()
+    assert f" f1 {float(rows[-1]['val/f1']):.4f}" in caplog.text and f"test f1 {results['test']['f1']:.4f}" in caplog.text
 
 
 @pytest.mark.parametrize(
