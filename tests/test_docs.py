@@ -45,7 +45,8 @@ def config_name(script: str) -> str:
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS)
 def test_every_command_composes_and_fits(page, command):
-    words = shlex.split(command.replace("$(", "").replace(")", ""), comments=True)
+    words = shlex.split(command.replace("$(", "").replace(")", ""))
+    assert "#" not in words  # zsh hands a comment to the program
     position = next(i for i, word in enumerate(words) if re.fullmatch(r"(\w+/)*\w+\.py", word))
     script, arguments = words[position], words[position + 1 :]
     assert (ROOT / script).is_file()
