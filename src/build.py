@@ -79,7 +79,7 @@ def settle(cfg: DictConfig) -> None:
     Raises:
         UserError: a network or weights that do not exist.
     """
-    if not cfg.model.get("weights"):
+    if not (cfg.get("model") or {}).get("weights"):
         return
     expects = getattr(locate("model", cfg.model._target_), "pretrained_input", None)
     if expects is None:
@@ -172,7 +172,7 @@ def build_trainer(cfg: DictConfig, folder: Path, *callbacks: L.Callback) -> L.Tr
                 node.dirpath = str(folder / "checkpoints")
             listed.append(make(f"callbacks.{name}", node))
     loggers = [table]
-    loggers += [make(f"logger.{name}", node, save_dir=str(folder)) for name, node in cfg.logger.items()]
+    loggers += [make(f"logger.{name}", node, save_dir=str(folder)) for name, node in (cfg.get("logger") or {}).items()]
     trainer = make_trainer(cfg.trainer, callbacks=[*listed, *callbacks], logger=loggers, default_root_dir=str(folder))
     for name in ("best", "last"):
         checkpoint_callback(trainer, name)

@@ -22,6 +22,7 @@ from src.errors import UserError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+CONF = Path(__file__).parent.parent / "conf"
 VERBATIM = ("ckpt", "path", "run", "resume", "output")  # keys whose values Hydra's grammar must not read
 TAKE_A_VALUE = ("-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir")  # Hydra's options
 # As it was typed: `run` sets HYDRA_FULL_ERROR for itself, and says so to the processes that this one starts.
@@ -143,6 +144,12 @@ def hydra_problem(error: Exception) -> tuple[str, str] | None:
         if missing != typed[1] and missing not in typed[1].split("."):  # the key is there, but holds less than it shall
             return f"{typed[1]} has no {missing} yet.", f"Add it with a plus sign: '+{typed[1]}=...'."
         return _unknown_key(typed[1], missing, getattr(cause, "parent_node", None))
+    if "group override must be" in str(error):  # Hydra does not say which
+        no_name = re.compile(r"null|true|false|[-+.\d]+(e[-+\d]+)?|\{.*\}", re.IGNORECASE)  # what Hydra's grammar takes for no text
+        settings = (argument.partition("=") for argument in sys.argv[1:])
+        wrong = (parts for parts in settings if (CONF / parts[0]).is_dir() and no_name.fullmatch(parts[2]))
+        group, _, value = next(wrong, ("GROUP", "=", "VALUE"))
+        return f"{group}={value}: a group is set by the name of one of its files.", f"Type {group}=NAME, or {group}=[] for none of them."
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
     problem = lines[0] if lines else type(error).__name__
     if cause is not None and str(cause) and str(cause).splitlines()[0] not in problem:
@@ -172,8 +179,7 @@ def _unknown_key(typed: str, name: str, node: "DictConfig | None") -> tuple[str,
     rest = typed.removeprefix(prefix).removeprefix(name)
     choices = [f"{prefix}{key}{rest}" for key in closest(name, siblings)]
     if "/" in typed:  # a group
-        conf = Path(__file__).parent.parent / "conf"
-        choices = closest(typed, [path.relative_to(conf).as_posix() for path in conf.rglob("*") if path.is_dir()])
+        choices = closest(typed, [path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir()])
     if not choices and node is not None:  # the right name in the wrong place, such as lr=0.1
         choices = [key for key in _keys(node._get_root()) if key.rpartition(".")[2] == name and not key.startswith("hydra.")]
     problem = f"There is no setting {typed}."

@@ -18,6 +18,7 @@ from src.tasks.classification import LENGTHS
 
 # What the keys outside of any target hold.
 ROOT = {"seed": int, "resume": str | None, "onednn": bool | None, "test": bool, "check": bool | Literal["data"]}
+GROUPS = ("data", "model", "task", "optimizer", "scheduler", "trainer", "callbacks")  # without `metrics` and `logger` a run can be
 # Left open, these are filled in when the length of the run or the optimizer's rate is known.
 FILLED_IN = (*LENGTHS, "max_lr")
 # Counts that Lightning divides by without a look at them.
@@ -38,6 +39,9 @@ def check(config: Mapping[str, Any]) -> None:
     for key, kind in ROOT.items():
         if key in config:
             _check_value(key, config[key], kind)
+    for group in GROUPS:
+        if group not in config:  # NAME=[] takes it out
+            raise UserError(f"Nothing is chosen for {group}.", f"Set {group}=NAME; python train.py --help lists the names.")
     for path, node in targets(config):
         target = locate(path, node["_target_"])
         known = _parameters(target)

@@ -33,6 +33,8 @@ def checked(*overrides: str) -> None:
         (["data=image_folder", "data.val_size=some"], ["data.val_size"]),  # an argument that **common takes
         (["seed=1.5"], ["seed"]),
         (["test=maybe"], ["true or false"]),
+        (["task=[]"], ["Nothing is chosen for task", "task=NAME"]),
+        (["scheduler=[]"], ["Nothing is chosen for scheduler"]),
         (["check=dta"], ["true or false or data"]),
         (["trainer.precision=15"], ["bf16-mixed"]),
         (["scheduler.interval=stp"], ["epoch, step"]),
@@ -57,6 +59,7 @@ def test_mistakes_are_told(overrides, words):
 def test_what_is_right_passes():
     checked("optimizer.lr=1", "trainer.limit_train_batches=0.5", "trainer.precision=bf16-mixed", "data/augment=rand_augment")
     checked("trainer.deterministic=warn", "data.mean=[0.5]", "trainer.max_time=00:01:00:00", "scheduler=onecycle", "logger=csv")
+    checked("logger=[]", "metrics=[]")
 
 
 def test_types():
@@ -83,6 +86,7 @@ def test_types():
         (["optimizer=sdg"], ["sgd"]),
         (["data.augment={_target_: x}"], ["data.augment has no _target_ yet", "+data.augment=..."]),
         (["data/augmnt=none"], ["data/augment?"]),
+        (["seed=0", "model=lenet", "logger=null"], ["logger=null", "logger=[]"]),
         (["+seed=1"], ["Leave out the plus sign"]),
         (["--multirn"], ["--multirn"]),
         (["hydra.run.dir=/dev/null/x"], ["/dev/null/x"]),
