@@ -43,6 +43,7 @@ def cut_behind(batches: int, monkeypatch) -> None:
 # Resuming
 
 
+@pytest.mark.slow
 @forks
 def test_killed_runs_go_on_bit_equal(script, tmp_path):
     """Once at a random step, once in the middle of writing a checkpoint."""
