@@ -251,7 +251,7 @@ def test_a_network_composed_by_hand(tmp_path):
     data = DigitsDataModule(image_size=8)
     task = ClassificationTask(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), data.classes, data.mean, data.std)
     trainer = L.Trainer(
-        max_steps=2, accelerator="cpu", logger=TensorBoard(tmp_path, log_graph=True), callbacks=[Pictures()],
+        max_steps=2, log_every_n_steps=1, accelerator="cpu", logger=TensorBoard(tmp_path, log_graph=True), callbacks=[Pictures()],
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(task, data)
