@@ -1,12 +1,13 @@
-"""An image-classification research template: Lightning trains, Hydra composes, torchmetrics measures, TensorBoard shows.
+"""An image-classification research template on Lightning, Hydra, torchmetrics and TensorBoard.
 
-Importing this package imports nothing else, so that command lines answer at once. `src.load(path)` gives a trained network.
+Importing this package imports nothing else, so that command lines answer at once.
+`src.load(path)` gives a trained network.
 """
 
 
 def __getattr__(name: str):
     if name == "load":
-        from src.classifier import load
+        from .inference import load
 
         return load
-    raise AttributeError(f"module 'src' has no attribute {name!r}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,102 @@
+"""What a run ran on: versions, hardware, git state and the command, without secrets."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "scikit-learn")
+PACKAGES += ("numpy", "pillow")
+SECRET_NAME = re.compile(
+    r"(^|_)(api_?key|access_?key|secret_?key|private_?key|token|secret|passw(or)?d|passphrase|pat"
+    r"|credentials?|auth)(_|$)",
+    re.IGNORECASE,
+)
+HIDDEN = "***"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    return found | {name: metadata.version(name) for name in PACKAGES}
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, threads and GPUs; no host name."""
+    import torch
+
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = (line for line in file if line.startswith("model name"))
+            return next(names).split(":", 1)[1].strip()
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of this project's repository and whether files differ from it; None outside one."""
+    try:
+        return {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    options: dict[str, Any] = {"capture_output": True, "text": True, "check": True, "timeout": 10}
+    return subprocess.run(["git", *arguments], cwd=Path(__file__).parent, **options).stdout.strip()
+
+
+def command_line() -> list[str]:
+    """The command as it was typed, from the name of the script on, without secrets."""
+    return [Path(sys.argv[0]).name, *map(redact_argument, sys.argv[1:])]
+
+
+def redact_argument(argument: str) -> str:
+    """A setting KEY=VALUE without its value where the key is named like a secret."""
+    key, equals, value = argument.partition("=")
+    if not equals or not is_secret(key.rpartition(".")[2]) or _is_interpolation(value):
+        return argument
+    return f"{key}={HIDDEN}"
+
+
+def redact_secrets(value: Any) -> Any:
+    """Plain values without those whose key is named like a secret.
+
+    Interpolations such as `${oc.env:NAME}` and empty values stay; nothing is compared with the
+    values of environment variables, which may be equal by chance.
+    """
+    if isinstance(value, Mapping):
+        return {key: _redact_item(str(key), item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact_secrets(item) for item in value]
+    return value
+
+
+def _redact_item(key: str, value: Any) -> Any:
+    if isinstance(value, str) and value and is_secret(key) and not _is_interpolation(value):
+        return HIDDEN
+    return redact_secrets(value)
+
+
+def is_secret(key: str) -> bool:
+    """Whether a key or an environment variable is named like a secret."""
+    return SECRET_NAME.search(key) is not None
+
+
+def _is_interpolation(value: str) -> bool:
+    return value.startswith("${") and value.endswith("}")

@@ -1,0 +1,147 @@
+"""The writer and the lock of the project: a file is replaced whole or not at all."""
+
+import csv
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextmanager
+def atomic_write(
+    path: str | os.PathLike, mode: str = "w", sync: bool = False, **options: Any
+) -> Iterator[IO]:
+    """Open a temporary file that takes the place of `path` when the block ends without an error.
+
+    Args:
+        sync: wait until the disk has the content and the new name.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    if "b" not in mode:
+        options.setdefault("encoding", "utf-8")
+    try:
+        with open(part, mode, **options) as file:
+            yield file
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
+        raise
+    if sync and os.name == "posix":
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file in UTF-8."""
+    with atomic_write(path) as file:
+        file.write(text)
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Write a JSON file, indented, in UTF-8."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(
+    path: str | os.PathLike, header: Sequence[str], rows: Iterable[Sequence[Any]], **options: Any
+) -> None:
+    """Write a table row by row."""
+    with atomic_write(path, newline="", **options) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """The content of a JSON file with an object in it; {} where there is none that can be read."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+class Lock:
+    """A lock on a file, for processes on one or several machines. It ends with its process.
+
+    It is a POSIX record lock, which loader processes do not inherit: a killed run leaves no lock
+    behind. Where the system or the file system has none, `acquire` always succeeds.
+    """
+
+    held: set[str] = set()  # of this process: record locks do not exclude their own process
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = os.path.abspath(path)
+        self._file: IO | None = None
+
+    def acquire(self, wait: bool = False) -> bool:
+        """Take the lock; whether this object holds it. Without `wait` it returns at once."""
+        while not self._try():
+            if not wait:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def _try(self) -> bool:
+        if self.path in Lock.held:
+            return False
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        file = open(self.path, "a")  # noqa: SIM115 - open for as long as the lock is held
+        try:
+            if fcntl is not None:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.close()
+            return False
+        except OSError:  # a file system without locks
+            pass
+        self._file = file
+        Lock.held.add(self.path)
+        return True
+
+    def release(self) -> None:
+        """Let others take the lock."""
+        if self._file is not None:
+            Lock.held.discard(self.path)
+            self._file.close()
+            self._file = None
+
+    @classmethod
+    def is_held(cls, path: str | os.PathLike) -> bool:
+        """Whether anybody, in this process or another, holds the lock on `path`."""
+        lock = cls(path)
+        if not os.path.exists(path):
+            return False
+        if not lock.acquire():
+            return True
+        lock.release()
+        return False
+
+    def __enter__(self) -> "Lock":
+        self.acquire(wait=True)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()

@@ -1,0 +1,154 @@
+"""The folder of a run: its configuration, its environment, its results and its state."""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import Interrupted, UserError
+from .environment import git_state, hardware, redact_secrets, versions
+from .files import Lock, read_json, write_csv, write_json, write_text
+
+log = logging.getLogger(__name__)
+
+
+class RunFolder:
+    """Writes `config.yaml`, `run.json`, `results.json` and tables into one folder.
+
+    Args:
+        path: the folder; `start` makes it.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path).absolute()
+        self.checkpoints = self.path / "checkpoints"
+        self._record: dict[str, Any] = {}
+        self._lock = Lock(self.path / ".run.lock")
+
+    def start(
+        self, config: Mapping[str, Any], command: Sequence[str], resumed: bool = False
+    ) -> None:
+        """Lock the folder and record what is about to run.
+
+        Args:
+            config: the settings of the run, in plain types.
+            command: what was typed.
+            resumed: results of an earlier part of the run stay until there are new ones.
+
+        Raises:
+            UserError: another process is writing into the folder.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self._lock.acquire():
+            raise UserError(
+                f"Another process is writing into {self.path}.",
+                "Wait until it has ended, or end it, and start again.",
+            )
+        if not resumed:
+            (self.path / "results.json").unlink(missing_ok=True)
+        before = read_json(self.path / "run.json")
+        earlier = [*before.pop("earlier", []), before] if before else []
+        self._record = {
+            "command": list(command),
+            "status": "running",
+            "start": now(),
+            "end": None,
+            "versions": versions(),
+            "hardware": hardware(),
+            "git": git_state(),
+            "earlier": earlier,
+        }
+        text = yaml.safe_dump(redact_secrets(config), sort_keys=False, allow_unicode=True)
+        write_text(self.path / "config.yaml", text)
+        self.note()
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to `run.json`."""
+        self._record.update(facts)
+        write_json(self.path / "run.json", redact_secrets(self._record))
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """Write `results.json`."""
+        write_json(self.path / "results.json", redact_secrets(results))
+
+    def finish(self, results: Mapping[str, Any]) -> None:
+        """Write `results.json`, set the status in `run.json` and release the lock."""
+        self.write_results(results)
+        if not self._record:
+            self._record = read_json(self.path / "run.json")
+        self.note(status=results["status"], end=now())
+        self.release()
+
+    def record_failure(self, error: BaseException, **facts: Any) -> None:
+        """Record that the run failed or was interrupted; log it where that cannot be written."""
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        text = f"{type(error).__name__}: {error}"
+        if isinstance(error, UserError):
+            text = error.problem
+        elif isinstance(error, Interrupted):
+            text = str(error)
+        try:
+            status = "interrupted" if interrupted else "failed"
+            self.finish({"status": status, "error": text, **facts})
+        except OSError as reason:
+            log.error("%s cannot be written: %s", self.path / "results.json", reason.strerror)
+
+    def release(self) -> None:
+        """Let other processes write into the folder."""
+        self._lock.release()
+
+    def is_used_elsewhere(self) -> bool:
+        """Whether another process is writing into the folder."""
+        return self._lock.path not in Lock.held and Lock.is_held(self._lock.path)
+
+    def write_csv(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Write a table into the folder."""
+        write_csv(self.path / name, header, rows)
+
+
+def status(folder: Path) -> str:
+    """The state of a run by its own files.
+
+    Returns:
+        completed, failed, interrupted, pruned, trained (not yet tested), running (or killed),
+        or waiting.
+    """
+    run = read_json(folder / "run.json")
+    results = read_json(folder / "results.json")
+    if run.get("status") == "running":  # results may be those of an earlier part
+        return "running"
+    return results.get("status") or run.get("status", "waiting")
+
+
+def set_status(folder: Path, new_status: str, error: str) -> None:
+    """Record how a run ended that could not record it itself."""
+    run = read_json(folder / "run.json")
+    if run:
+        write_json(folder / "run.json", run | {"status": new_status, "end": now()})
+    write_json(folder / "results.json", {"status": new_status, "error": error})
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that a run is resumed from; None where there is none."""
+    path = folder / "checkpoints" / "last.ckpt"
+    return path if path.is_file() else None
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def now() -> str:
+    """Local time with its offset, to the second."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
