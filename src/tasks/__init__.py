@@ -1,5 +1,5 @@
-"""What is trained: LightningModules around a network. They know no data set."""
+"""LightningModules around a network: what is trained and what is evaluated. They know no data."""
 
-from src.tasks.classification import ClassificationTask
+from .classification import ClassificationTask
 
 __all__ = ["ClassificationTask"]

@@ -1,8 +1,8 @@
-"""What is counted while a network trains and while it is measured. Counts pictures, so no figure hangs on the batch size."""
+"""Metrics of validation and test. They count images, whatever the size of a batch."""
 
-import math
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,128 +10,127 @@ from torch import nn
 from torchmetrics import Metric, MetricCollection, SumMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from src.errors import UserError
+from ..errors import UserError
+from .predictions import Predictions, PredictionStore
+
+# Names in results.json that an extra metric cannot have.
+RESERVED = (
+    "acc_low",
+    "acc_high",
+    "acc_top2",
+    "acc_top3",
+    "acc_top4",
+    "acc_top5",
+    "ece",
+    "per_class",
+    "most_confused",
+)
 
 
-class Sums:
-    """Loss and hits of the training pictures seen in this epoch, added up on the device without waiting for it.
+@dataclass
+class Evaluation:
+    """One pass over a split."""
 
-    A mark is a stretch of some steps; closing it is the only moment that reads from the device.
-    """
-
-    def __init__(self):
-        self.resume: dict[str, Any] | None = None
-        self.rate: float | torch.Tensor = math.nan  # of the last step
-        self.start_epoch(torch.device("cpu"))
-
-    def start_epoch(self, device: torch.device) -> None:
-        self.mark = torch.zeros(2, device=device)
-        self.loss, self.hits = self.mark.unbind()  # views: adding to them fills the mark
-        self.count = 0
-        self.epoch = [0.0, 0.0, 0.0]  # loss, hits, pictures of the closed marks
-        if self.resume is not None:
-            self.mark.copy_(torch.tensor(self.resume["mark"]))
-            self.count, self.epoch = self.resume["count"], list(self.resume["epoch"])
-            self.rate = self.resume.get("rate", math.nan)
-            self.resume = None
-
-    def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        self.loss.add_(loss, alpha=len(labels))
-        self.hits.add_((logits.argmax(1) == labels).sum())
-        self.count += len(labels)
-
-    def close_mark(self, strategy) -> float:
-        """Mean loss since the last mark, over all processes."""
-        totals = torch.cat([self.mark, self.mark.new_tensor([self.count])])
-        loss, hits, count = strategy.reduce(totals, reduce_op="sum").tolist()
-        self.epoch = [self.epoch[0] + loss, self.epoch[1] + hits, self.epoch[2] + count]
-        self.mark.zero_()
-        self.count = 0
-        return loss / count
-
-    def epoch_means(self) -> tuple[float, float]:
-        """Mean loss and accuracy over the epoch."""
-        loss, hits, count = self.epoch
-        return loss / max(count, 1), hits / max(count, 1)
-
-    def state(self) -> dict[str, Any]:
-        return {"mark": self.mark.tolist(), "count": self.count, "epoch": list(self.epoch), "rate": float(self.rate)}
+    metrics: dict[str, float]  # loss, acc, ... in full precision
+    confusion: torch.Tensor  # int64 (num_classes, num_classes), true class first
+    predictions: Predictions
 
 
-TAKEN = ("acc_low", "acc_high", "acc_top2", "acc_top3", "acc_top4", "acc_top5", "ece", "per_class", "most_confused")  # in results.json
-
-
-class Metrics(nn.Module):
-    """Loss, accuracies and confusion matrix of one pass over a split. Counts pictures, so nothing hangs on the batch size.
+class EvaluationMetrics(nn.Module):
+    """Loss, accuracies, confusion matrix and predictions of one pass over a split.
 
     Args:
-        num_classes: how many logits there are a picture.
-        further: metrics by name, each giving one number from probabilities (N, num_classes) and labels (N,).
+        num_classes: logits per image.
+        extra: metrics by name, each giving one number for probabilities (N, num_classes) and
+            labels (N,); they are copied.
 
     Raises:
-        UserError: names that are taken or cannot be one; a metric that gives something else.
+        UserError: a reserved or impossible name; a metric that gives something else.
     """
 
-    def __init__(self, num_classes: int, further: Mapping[str, Metric] | None = None):
+    def __init__(self, num_classes: int, extra: Mapping[str, Metric] | None = None):
         super().__init__()
         self.loss = SumMetric(nan_strategy="disable")  # a loss that is not a number must show
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
-        self.top5 = MulticlassAccuracy(num_classes, top_k=5, average="micro", validate_args=False) if num_classes > 5 else None
-        self.own = ["loss", "acc", "acc_balanced"] + (["acc_top5"] if self.top5 is not None else [])
-        for name, metric in (further or {}).items():
-            self._try(name, metric, num_classes)
-        # In groups metrics would be merged by what they have counted in the first batch, which may be equal by chance.
-        self.further = MetricCollection({name: metric.clone() for name, metric in (further or {}).items()}, compute_groups=False)
+        self.predictions = PredictionStore(num_classes)
+        self.top5 = None
+        self.own_names = ["loss", "acc", "acc_balanced"]
+        if num_classes > 5:
+            self.own_names.append("acc_top5")
+            self.top5 = MulticlassAccuracy(
+                num_classes, top_k=5, average="micro", validate_args=False
+            )
+        extra = extra or {}
+        for name, metric in extra.items():
+            _check_extra_metric(name, metric, num_classes, self.own_names)
+        # Compute groups would merge metrics whose counts of the first batch are equal by chance.
+        self.extra = MetricCollection(
+            {name: metric.clone() for name, metric in extra.items()}, compute_groups=False
+        )
 
     @property
     def names(self) -> list[str]:
-        """Of the figures that `compute` gives."""
-        return [*self.own, *self.further]
+        """Names of the metrics that `compute` gives."""
+        return [*self.own_names, *self.extra]
 
-    def _try(self, name: str, metric: Metric, num_classes: int) -> None:
-        if name in {*self.own, *TAKEN} or hasattr(MetricCollection, name) or not name.isidentifier():
-            raise UserError(
-                f"metrics.{name}: a further metric cannot have this name.",
-                f"Choose one of letters, digits and _ that is not taken: {', '.join(self.own)} are measured anyway.",
-            )
-        if not isinstance(metric, Metric):
-            raise UserError(
-                f"metrics.{name} is a {type(metric).__name__}, no metric.", "Name a class of torchmetrics, or one derived from Metric."
-            )
-        try:
-            with warnings.catch_warnings(action="ignore"):  # of classes that have no picture among these two
-                float(metric.clone()(torch.zeros(2, num_classes).softmax(1), torch.tensor([0, 1])))
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"metrics.{name} gives no single number for probabilities and labels: {error}.",
-                f"Set metrics.{name}.average=macro, or choose another metric.",
-            ) from error
-
-    def update(self, logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor) -> None:
-        """(N, num_classes), (N,), and the mean loss of the batch."""
+    def update(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        loss: torch.Tensor,
+        positions: torch.Tensor,
+    ) -> None:
+        """Count a batch: (N, num_classes), (N,), its mean loss, and (N,) places in the split."""
         self.loss.update(loss * len(labels))
         self.confusion.update(logits, labels)
+        self.predictions.update(positions, labels, logits)
         if self.top5 is not None:
             self.top5.update(logits, labels)
-        if len(self.further):
-            self.further.update(logits.float().softmax(1), labels)
+        if len(self.extra):
+            self.extra.update(logits.float().softmax(1), labels)
 
-    def compute(self) -> tuple[dict[str, float], torch.Tensor]:
-        """Figures by name, and the (true, predicted) counts. Gathers over all processes."""
-        counts = self.confusion.compute().cpu()
-        total = max(int(counts.sum()), 1)
-        support = counts.sum(1)
-        recall = counts.diagonal()[support > 0].double() / support[support > 0]
-        values = {
+    def compute(self) -> Evaluation:
+        """The metrics over all processes."""
+        confusion = self.confusion.compute().cpu()
+        total = max(int(confusion.sum()), 1)
+        support = confusion.sum(1)
+        present = support > 0
+        recall = confusion.diagonal()[present].double() / support[present]
+        metrics = {
             "loss": float(self.loss.compute()) / total,
-            "acc": int(counts.diagonal().sum()) / total,
+            "acc": int(confusion.diagonal().sum()) / total,
             "acc_balanced": float(recall.mean()) if len(recall) else 0.0,
         }
         if self.top5 is not None:
-            values["acc_top5"] = float(self.top5.compute())
-        return values | {name: float(value) for name, value in self.further.compute().items()}, counts
+            metrics["acc_top5"] = float(self.top5.compute())
+        extra = {name: float(value) for name, value in self.extra.compute().items()}
+        return Evaluation(metrics | extra, confusion, self.predictions.to_predictions())
 
     def reset(self) -> None:
+        """Start another pass."""
         for metric in self.children():
             if isinstance(metric, Metric | MetricCollection):
                 metric.reset()
+
+
+def _check_extra_metric(name: str, metric: Any, num_classes: int, own_names: list[str]) -> None:
+    taken = {*own_names, *RESERVED}
+    if name in taken or hasattr(MetricCollection, name) or not name.isidentifier():
+        raise UserError(
+            f"metrics.{name}: an extra metric cannot have this name.",
+            "Choose a name of letters, digits and _ that is not reserved: "
+            f"{', '.join(own_names)} are computed in any case.",
+        )
+    if not isinstance(metric, Metric):
+        raise UserError(
+            f"metrics.{name} is a {type(metric).__name__} and not a metric.",
+            "Name a class of torchmetrics, or one derived from torchmetrics.Metric.",
+        )
+    probabilities = torch.zeros(2, num_classes).softmax(1)
+    with warnings.catch_warnings(action="ignore"):  # of classes without images among these two
+        value = metric.clone()(probabilities, torch.tensor([0, 1]))
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        raise UserError(
+            f"metrics.{name} gives more than one number.",
+            f"Set metrics.{name}.average=macro, or choose another metric.",
+        )
