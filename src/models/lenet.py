@@ -1,25 +1,40 @@
-"""LeNet as the PyTorch tutorials use it (LeCun et al., Gradient-Based Learning Applied to Document Recognition, 1998)."""
+"""LeNet as the PyTorch tutorials use it.
+
+LeCun et al., Gradient-Based Learning Applied to Document Recognition, 1998.
+"""
 
 import torch
 from torch import nn
+
+from ..errors import UserError
 
 
 class LeNet(nn.Module):
     """Two 5x5 convolutions and three linear layers, with ReLU and max pooling.
 
-    62,006 parameters for 3x32x32 and ten classes (the 60-minute tutorial's Net), 44,426 for 1x28x28 (GarmentClassifier).
+    62,006 parameters for 3x32x32 and ten classes (the 60-minute tutorial's Net), 44,426 for 1x28x28
+    (GarmentClassifier).
 
     Args:
         in_channels: channels of the input images.
         num_classes: number of logits.
-        image_size: height and width of the (square) input, in pixels; at least 12.
+        image_size: height and width of the (square) input, in pixels; at least 16.
+
+    Raises:
+        UserError: `image_size` is below 16.
     """
+
+    suggest_image_size = True  # where images are too small, larger sizes are tried and one is named
 
     def __init__(self, in_channels: int, num_classes: int, image_size: int = 32):
         super().__init__()
-        side = ((image_size - 4) // 2 - 4) // 2  # each convolution takes 4 pixels off, each pooling halves
-        if side < 1:
-            raise ValueError(f"LeNet needs pictures of at least 12x12 pixels, got {image_size}x{image_size}")
+        if image_size < 16:
+            raise UserError(
+                f"LeNet needs images of at least 16x16 pixels, got {image_size}x{image_size}.",
+                "Set data.image_size=16 or larger.",
+            )
+        # Each convolution removes 4 pixels, each pooling halves.
+        side = ((image_size - 4) // 2 - 4) // 2
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, 6, 5),
             nn.ReLU(),
@@ -38,5 +53,5 @@ class LeNet(nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) float images -> (N, num_classes) logits."""
+        """Return logits (N, num_classes) of float images (N, C, H, W)."""
         return self.classifier(self.features(images))

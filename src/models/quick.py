@@ -1,24 +1,38 @@
-"""The three-convolution Sequential of the "CIFAR-10 quick" model, as PyTorch primers draw it (after Caffe's cifar10_quick)."""
+"""The "CIFAR-10 quick" network of three convolutions, as PyTorch primers use it.
+
+After cifar10_quick of Caffe (Jia et al., 2014).
+"""
 
 import torch
 from torch import nn
 
+from ..errors import UserError
+
 
 class Quick(nn.Module):
-    """Conv 32, 32, 64 (5x5, each followed by max pooling), Linear 64, Linear classes, and no activation anywhere.
+    """Three 5x5 convolutions, each followed by max pooling, and two linear layers.
 
-    145,578 parameters for 3x32x32 and ten classes. Without a nonlinearity but the pooling it is a study piece: compare it with `simple_v3`.
+    145,578 parameters for 3x32x32 and ten classes. There is no activation function: it is meant for
+    comparison with `simple_v3`.
 
     Args:
         in_channels: channels of the input images.
         num_classes: number of logits.
         image_size: height and width of the (square) input, in pixels; at least 8.
+
+    Raises:
+        UserError: `image_size` is below 8.
     """
+
+    suggest_image_size = True
 
     def __init__(self, in_channels: int, num_classes: int, image_size: int = 32):
         super().__init__()
         if image_size < 8:
-            raise ValueError(f"Quick needs pictures of at least 8x8 pixels, got {image_size}x{image_size}")
+            raise UserError(
+                f"Quick needs images of at least 8x8 pixels, got {image_size}x{image_size}.",
+                "Set data.image_size=8 or larger.",
+            )
         side = image_size // 8
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, 32, 5, padding=2),
@@ -33,5 +47,5 @@ class Quick(nn.Module):
         )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) float images -> (N, num_classes) logits."""
+        """Return logits (N, num_classes) of float images (N, C, H, W)."""
         return self.layers(images)

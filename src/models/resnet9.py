@@ -1,18 +1,26 @@
-"""A nine-layer residual network for small pictures, after David Page's `How to Train Your ResNet` (myrtle.ai, 2018)."""
+"""A nine-layer residual network for small images.
+
+David Page, How to Train Your ResNet, myrtle.ai, 2018.
+"""
 
 import torch
 from torch import nn
 
 
 class ResNet9(nn.Module):
-    """Eight 3x3 convolutions with batch norm, two residual blocks, and a linear head; pictures of 28 to 64 pixels.
+    """Eight 3x3 convolutions with batch normalization, two residual blocks, and a linear head.
+
+    For images of 28 to 64 pixels.
 
     Args:
         in_channels: channels of the input images.
         num_classes: number of logits.
-        width: channels of the first convolution; the others are two, four and eight times that. 64 is the original.
+        width: channels of the first convolution; the others have two, four and eight times as
+            many. 64 is the original.
         scale: factor of the logits; 0.125 in the original, which keeps early steps small.
     """
+
+    suggest_image_size = True
 
     def __init__(self, in_channels: int, num_classes: int, width: int = 64, scale: float = 0.125):
         super().__init__()
@@ -30,7 +38,7 @@ class ResNet9(nn.Module):
         self.head = nn.Linear(8 * width, num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) float images -> (N, num_classes) logits."""
+        """Return logits (N, num_classes) of float images (N, C, H, W)."""
         return self.head(self.layers(images)) * self.scale
 
 
@@ -44,5 +52,11 @@ class _Residual(nn.Module):
 
 
 def _conv(in_channels: int, out_channels: int, pool: bool = False) -> nn.Sequential:
-    layers = [nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, *([nn.MaxPool2d(2)] if pool else []))
+    layers: list[nn.Module] = [
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    ]
+    if pool:
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers)
