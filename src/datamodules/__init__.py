@@ -1,23 +1,25 @@
-"""Data sets: each a LightningDataModule that hands out uint8 batches. They know neither networks nor training.
+"""Data sets, each a LightningDataModule that hands out uint8 batches.
 
-A new data set needs no line here: its YAML names it by its full path, `src.datamodules.my_data.MyDataModule`.
+A new data set needs no line here: its YAML file names it by its full path.
 """
 
-from src.datamodules.augment import CropFlip, PerImage
-from src.datamodules.cifar10 import CIFAR10DataModule
-from src.datamodules.digits import DigitsDataModule
-from src.datamodules.dog_cat import DogCatDataModule
-from src.datamodules.fashion_mnist import FashionMNISTDataModule
-from src.datamodules.image_datamodule import ImageDataModule
-from src.datamodules.image_folder import ImageFolderDataModule
+from .base import ImageDataModule
+from .dataset import DatasetDataModule
+from .digits import DigitsDataModule
+from .dog_cat import DogCatDataModule
+from .image_folder import ImageFolderDataModule
+from .torchvision import CIFAR10DataModule, FashionMNISTDataModule, TorchvisionDataModule
+from .transforms import CropFlip, PerImage
 
 __all__ = [
     "CIFAR10DataModule",
     "CropFlip",
+    "DatasetDataModule",
     "DigitsDataModule",
     "DogCatDataModule",
     "FashionMNISTDataModule",
     "ImageDataModule",
     "ImageFolderDataModule",
     "PerImage",
+    "TorchvisionDataModule",
 ]

@@ -1,14 +1,16 @@
-"""Handwritten digits that ship inside scikit-learn: 1,797 real 8x8 pictures, no download (Alpaydin & Kaynak, UCI, 1998)."""
+"""Handwritten digits inside scikit-learn: 1,797 images of 8x8 (Alpaydin & Kaynak, UCI, 1998)."""
+
+from typing import Any
 
 import torch
 
-from src.datamodules.image_datamodule import ImageDataModule
+from .base import ImageDataModule
 
 
 class DigitsDataModule(ImageDataModule):
-    """Ten classes, one channel, shown at 32x32.
+    """Ten classes, one channel, resized to 32x32; nothing to download.
 
-    The set has no official test split: one fifth, stratified, is set apart by a fixed seed that no option changes.
+    The set has no official test split: a stratified fifth is held out by a fixed seed.
     """
 
     classes = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
@@ -17,14 +19,18 @@ class DigitsDataModule(ImageDataModule):
     mean = (0.3053,)
     std = (0.3470,)
 
-    def load(self, split: str):
+    def load(self, split: str) -> Any:
         if split == "val":
             return None
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
         digits = load_digits()
-        parts = train_test_split(digits.images, digits.target, test_size=360, random_state=0, stratify=digits.target)
-        images, labels = (parts[0], parts[2]) if split == "train" else (parts[1], parts[3])
-        images = torch.from_numpy(images * 255 / 16).round().to(torch.uint8)[:, None]  # grey levels run from 0 to 16
-        return images, torch.from_numpy(labels).long()
+        train_images, test_images, train_labels, test_labels = train_test_split(
+            digits.images, digits.target, test_size=360, random_state=0, stratify=digits.target
+        )
+        images, labels = train_images, train_labels
+        if split == "test":
+            images, labels = test_images, test_labels
+        pixels = torch.from_numpy(images * 255 / 16).round()  # grey levels run from 0 to 16
+        return pixels.to(torch.uint8)[:, None], torch.from_numpy(labels).long()

@@ -1,26 +1,28 @@
-"""Dogs and cats: the folder of 1,400 pictures that ResNet-18 transfer tutorials use (github.com/ardamavi/Dog-Cat-Classifier)."""
+"""Dogs and cats: 1,400 photos of transfer learning tutorials (ardamavi/Dog-Cat-Classifier)."""
 
 import os
 from pathlib import Path
+from typing import Any
 
-from src.datamodules.download import extract
-from src.datamodules.image_folder import ImageFolderDataModule
-from src.errors import UserError
+from ..errors import UserError
+from .archives import extract
+from .image_folder import ImageFolderDataModule
 
 ARCHIVE = "dog_cat.tar"
 SOURCE = "https://github.com/ardamavi/Dog-Cat-Classifier (folder Data/Train_Data)"
 
 
 class DogCatDataModule(ImageFolderDataModule):
-    """Two classes, photos of all sizes, shown at 224x224; 250 validate, the others train, and no file is moved.
+    """Two classes, photos of all sizes, resized to 224x224; 250 of them are for validation.
 
-    `root` holds the folders `cat` and `dog`, or a folder `dog_cat` or `Train_Data` with them, or the archive `dog_cat.tar` of such a
-    folder. Any number of pictures will do. The set has no published checksum, so nothing is downloaded.
+    `root` holds the folders `cat` and `dog`, or a folder `dog_cat` or `Train_Data` with them, or
+    the archive `dog_cat.tar` of such a folder. Nothing is downloaded, since no checksum is
+    published.
     """
 
     classes = ["cat", "dog"]
 
-    def __init__(self, root: str | os.PathLike = "data", val_size: float = 250, **common):
+    def __init__(self, root: str | os.PathLike = "data", val_size: float = 250, **common: Any):
         super().__init__(root=root, val_size=val_size, **common)
 
     @property
@@ -33,5 +35,6 @@ class DogCatDataModule(ImageFolderDataModule):
             return self.root / "dog_cat"
         raise UserError(
             f"{self.root} holds neither the folders cat and dog nor {ARCHIVE}.",
-            f"Get the pictures from {SOURCE} and put the folders cat and dog into {self.root}, or say where they are with data.root=...",
+            f"Get the images from {SOURCE} and put the folders cat and dog into {self.root}, "
+            "or give their folder as data.root.",
         )

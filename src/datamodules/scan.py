@@ -1,4 +1,4 @@
-"""A look at every picture before training (`check=data`): what cannot be read, what occurs twice, what would be passed over."""
+"""A look at every image before training (`check=data`): unreadable files, duplicates, leaks."""
 
 import hashlib
 import os
@@ -7,151 +7,192 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from PIL import Image
 
-from src.datamodules.image_datamodule import ImageDataModule
-from src.datamodules.image_folder import ImageFolderDataModule
-from src.decode import FORMATS, decode, is_image_name
+from .base import ImageDataModule
+from .decode import FORMATS, decode, is_image_name
+from .folders import is_hidden
+from .image_folder import ImageFolderDataModule, LabelledFiles
 
-SHOWN = 20  # of a kind
+SHOWN = 20  # examples of each kind of problem
+CHUNK = 256  # images that are read at a time
+SPLITS = ("train", "val", "test")
+
+
+class Place(NamedTuple):
+    """Where an image was found."""
+
+    split: str
+    class_name: str
+    name: str
+
+
+Places = dict[bytes, list[Place]]  # hash of an image -> where it occurs
 
 
 @dataclass
 class Scan:
-    """What was found. `problems` spoil a training or its figures, `notes` do not."""
+    """The result of a scan. `problems` spoil a training or its metrics, `notes` do not."""
 
-    counts: dict[str, Counter] = field(default_factory=dict)  # split -> class -> usable pictures
+    counts: dict[str, Counter] = field(default_factory=dict)  # split -> class -> usable images
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def report(self) -> str:
         """A table of the counts, then the problems, then the notes."""
         classes = list(dict.fromkeys(name for counts in self.counts.values() for name in counts))
-        width = max(5, *map(len, classes)) if classes else 5
+        width = max([5, *map(len, classes)])
         lines = [f"{'class':<{width}}" + "".join(f"{split:>10}" for split in self.counts)]
         for name in classes:
-            lines.append(f"{name:<{width}}" + "".join(f"{counts[name]:>10,}" for counts in self.counts.values()))
-        lines.append(f"{'all':<{width}}" + "".join(f"{counts.total():>10,}" for counts in self.counts.values()))
-        for title, found in (("problem", self.problems), ("note", self.notes)):
-            lines += [f"{title}: {text}" for text in found]
-        return "\n".join(lines if self.problems or self.notes else [*lines, "nothing wrong"])
+            cells = [f"{counts[name]:>10,}" for counts in self.counts.values()]
+            lines.append(f"{name:<{width}}" + "".join(cells))
+        totals = [f"{counts.total():>10,}" for counts in self.counts.values()]
+        lines.append(f"{'all':<{width}}" + "".join(totals))
+        lines += [f"problem: {text}" for text in self.problems]
+        lines += [f"note: {text}" for text in self.notes]
+        if not self.problems and not self.notes:
+            lines.append("no problems")
+        return "\n".join(lines)
 
 
 def scan(data: ImageDataModule) -> Scan:
-    """Read every picture of a data set once.
+    """Read every image of a data set once.
 
     Raises:
-        UserError: the data are missing, or a class has no pictures at all.
+        UserError: the data are missing, or a class has no images at all.
     """
     data.prepare_data()
-    return _scan_folder(data) if isinstance(data, ImageFolderDataModule) else _scan_pictures(data)
+    return _scan_files(data) if isinstance(data, ImageFolderDataModule) else _scan_images(data)
 
 
-def _scan_pictures(data: ImageDataModule) -> Scan:
-    """A data set that is no folder: counts and duplicates, by position."""
+def _scan_images(data: ImageDataModule) -> Scan:
+    """Counts and duplicates of a data set that does not consist of files."""
     data.setup()
-    found = Scan()
-    places = defaultdict(list)
+    result = Scan()
+    places: Places = defaultdict(list)
     for split in data.sizes():
         labels = data.labels(split)
-        found.counts[split] = Counter({name: int((labels == i).sum()) for i, name in enumerate(data.classes)})
-        for start in range(0, len(labels), 256):
-            positions = torch.arange(start, min(start + 256, len(labels)))
-            for position, picture in zip(positions.tolist(), data.images(split, positions), strict=True):
-                digest = hashlib.blake2b(picture.contiguous().numpy(), digest_size=16).digest()
-                places[digest].append((split, data.classes[labels[position]], f"{split} {position}"))
-    _tell_duplicates(found, places.values())
-    return found
+        names = [data.classes[label] for label in labels.tolist()]
+        result.counts[split] = _count_classes(data.classes, names)
+        for positions in torch.arange(len(labels)).split(CHUNK):
+            images = data.images(split, positions)
+            for i, image in zip(positions.tolist(), images, strict=True):
+                digest = hashlib.blake2b(image.contiguous().numpy(), digest_size=16).digest()
+                places[digest].append(Place(split, names[i], f"{split} {i}"))
+    _add_duplicates(result, places.values())
+    return result
 
 
-def _scan_folder(data: ImageFolderDataModule) -> Scan:
-    found = Scan()
-    bad: list[str] = []
-    misnamed: list[str] = []
-    places = defaultdict(list)
-    splits = {split: data.split_files(split) for split in ("train", "val", "test")}
-    everything = list(dict.fromkeys(path for paths, _ in splits.values() for path in paths))
+def _scan_files(data: ImageFolderDataModule) -> Scan:
+    """Counts, duplicates, and files that are unusable, misnamed or passed over."""
+    result = Scan()
+    every_file = {path for paths, _ in _split_files(data, set()).values() for path in paths}
+    files = sorted(every_file)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        looked = dict(zip(everything, pool.map(_look, everything), strict=True))
-    unusable = {path for path, (reason, _, _) in looked.items() if reason}
-    # The split of a single folder is drawn among what can be used, as in training with data.bad_files=skip.
-    splits = {split: data.split_files(split, unusable) for split in splits}
-    for split, (paths, labels) in splits.items():
-        if not paths:
-            continue
-        found.counts[split] = Counter(dict.fromkeys(data.classes, 0))
-        for path, label in zip(paths, labels.tolist(), strict=True):
-            found.counts[split][data.classes[label]] += 1
-            places[looked[path][2]].append((split, data.classes[label], str(path)))
-    for path, (reason, format, _) in looked.items():
-        if reason:
-            bad.append(f"{path} ({reason})")
-        elif Image.registered_extensions().get(path.suffix.lower()) != format:
-            misnamed.append(f"{path} (it is {format})")
-    if bad:
-        found.problems.append(f"{_count(bad, 'file is no usable picture', 'files are no usable pictures')}: {_listed(bad)}")
-    _tell_duplicates(found, places.values())
-    if misnamed:
-        found.notes.append(f"{_count(misnamed, 'file has', 'files have')} another picture format than the name says: {_listed(misnamed)}")
+        looks = dict(zip(files, pool.map(_look_at, files), strict=True))
+    unusable = {path for path, look in looks.items() if look.error is not None}
+    places: Places = defaultdict(list)
+    # As in training with bad_files=skip, validation images are drawn from the usable ones.
+    for split, (paths, labels) in _split_files(data, unusable).items():
+        names = [data.classes[label] for label in labels.tolist()]
+        result.counts[split] = _count_classes(data.classes, names)
+        for path, name in zip(paths, names, strict=True):
+            places[looks[path].digest].append(Place(split, name, str(path)))
+    bad = [f"{path} ({looks[path].error})" for path in files if path in unusable]
+    _add(result.problems, "files that are not usable images", bad)
+    _add_duplicates(result, places.values())
+    misnamed = [f"{path} (it is {look.format})" for path, look in looks.items() if look.misnamed]
+    _add(result.notes, "files whose format is not that of their name", misnamed)
     hidden, others = _passed_over(data)
-    if hidden:
-        found.notes.append(f"{_count(hidden, 'hidden folder', 'hidden folders')} passed over: {_listed(hidden)}")
-    if others:
-        found.notes.append(f"{_count(others, 'file', 'files')} without a picture's name passed over: {_listed(others)}")
-    return found
+    _add(result.notes, "hidden folders that are passed over", hidden)
+    _add(result.notes, "files that are passed over by their names", others)
+    return result
 
 
-def _look(path: Path) -> tuple[str | None, str | None, bytes]:
-    """Why a file cannot be used, or None; the picture's format; a hash of its bytes."""
+def _split_files(data: ImageFolderDataModule, without: set[Path]) -> dict[str, LabelledFiles]:
+    """The files of each split as training uses them, without some that are unusable."""
+    splits = {}
+    for split in SPLITS:
+        labelled = data.files(split)
+        if labelled is not None:
+            paths, labels = labelled
+            keep = [i for i, path in enumerate(paths) if path not in without]
+            splits[split] = ([paths[i] for i in keep], labels[keep])
+    if "val" not in splits:
+        paths, labels = splits["train"]
+        for split, part in zip(("train", "val"), data.split_train(labels), strict=True):
+            splits[split] = ([paths[i] for i in part.tolist()], labels[part])
+    return {split: splits[split] for split in SPLITS if split in splits}
+
+
+class Look(NamedTuple):
+    """What a file turned out to be."""
+
+    error: str | None  # why it cannot be used
+    format: str | None = None
+    misnamed: bool = False
+    digest: bytes = b""
+
+
+def _look_at(path: Path) -> Look:
     try:
         decode(path, 32)
         with Image.open(path, formats=FORMATS) as image:
-            format = "JPEG" if image.format == "MPO" else image.format  # what some cameras call their JPEG
+            found = "JPEG" if image.format == "MPO" else image.format  # MPO: JPEG of some cameras
         with open(path, "rb") as file:
-            return None, format, hashlib.file_digest(file, "sha256").digest()
+            digest = hashlib.file_digest(file, "sha256").digest()
     except (ValueError, OSError) as error:
-        return str(error), None, b""
+        return Look(str(error))
+    expected = Image.registered_extensions().get(path.suffix.lower())
+    return Look(None, found, found != expected, digest)
 
 
 def _passed_over(data: ImageFolderDataModule) -> tuple[list[str], list[str]]:
-    """Hidden folders, and files that are no pictures by their names, below the folders of the splits."""
+    """Hidden folders, and files without the name of an image, below the folders of the splits."""
     hidden, others = [], []
-    for folder in data.folders():
+    folders = [folder for split in SPLITS if (folder := data.split_folder(split)) is not None]
+    for folder in dict.fromkeys(folders):
         for path in sorted(folder.rglob("*")):
-            inside = path.relative_to(folder).parts
-            above_hidden = any(part.startswith(".") or part == "__MACOSX" for part in inside[:-1])
-            if above_hidden:
+            *parents, name = path.relative_to(folder).parts
+            if any(is_hidden(parent) for parent in parents):
                 continue
             if path.is_dir():
-                if inside[-1].startswith(".") or inside[-1] == "__MACOSX":
+                if is_hidden(name):
                     hidden.append(str(path))
             elif not is_image_name(path):
                 others.append(str(path))
     return hidden, others
 
 
-def _tell_duplicates(found: Scan, groups: Iterable[Sequence[tuple[str, str, str]]]) -> None:
-    """Groups of (split, class, place) that hold the same picture."""
-    same = [group for group in groups if len(group) > 1]
-    across = [group for group in same if len({split for split, _, _ in group}) > 1]
-    torn = [group for group in same if len({name for _, name, _ in group}) > 1]
-    within = [group for group in same if group not in across and group not in torn]
-    for into, groups, what in (
-        (found.problems, across, "in more than one split"),
-        (found.problems, torn, "in more than one class"),
-        (found.notes, within, "more than once in a split"),
-    ):
-        if groups:
-            texts = [" = ".join(f"{place} [{split}, {name}]" for split, name, place in group) for group in groups]
-            into.append(f"{_count(texts, 'picture occurs', 'pictures occur')} {what}: {_listed(texts)}")
+def _count_classes(classes: Sequence[str], names: Iterable[str]) -> Counter:
+    counts = Counter(dict.fromkeys(classes, 0))
+    counts.update(names)
+    return counts
 
 
-def _count(items: Sequence[object], one: str, many: str) -> str:
-    return f"{len(items):,} {one if len(items) == 1 else many}"
+def _add_duplicates(result: Scan, groups: Iterable[list[Place]]) -> None:
+    """Note the places that hold the same image: in several splits or classes it is a problem."""
+    across_splits, across_classes, within = [], [], []
+    for group in groups:
+        text = " = ".join(f"{place.name} [{place.split}, {place.class_name}]" for place in group)
+        splits = {place.split for place in group}
+        classes = {place.class_name for place in group}
+        if len(splits) > 1:
+            across_splits.append(text)
+        if len(classes) > 1:
+            across_classes.append(text)
+        if len(group) > 1 and len(splits) == len(classes) == 1:
+            within.append(text)
+    _add(result.problems, "images in more than one split", across_splits)
+    _add(result.problems, "images in more than one class", across_classes)
+    _add(result.notes, "images that occur more than once in a split", within)
 
 
-def _listed(items: Sequence[str]) -> str:
-    more = f"; and {len(items) - SHOWN:,} more" if len(items) > SHOWN else ""
-    return "; ".join(items[:SHOWN]) + more
+def _add(messages: list[str], what: str, items: Sequence[str]) -> None:
+    """Add a message with the number of items and examples, if there are any."""
+    if items:
+        more = f"; and {len(items) - SHOWN:,} more" if len(items) > SHOWN else ""
+        messages.append(f"{what} ({len(items):,}): {'; '.join(items[:SHOWN])}{more}")

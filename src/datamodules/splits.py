@@ -1,63 +1,81 @@
-"""Which pictures train, validate and test: stratified by class, by a seed of its own, whatever the run's seed."""
+"""Division into training, validation and test images: stratified, by a seed of its own."""
+
+from typing import Annotated
 
 import torch
+from pydantic import Field, NonNegativeInt
 
-from src.errors import UserError
+from ..errors import UserError
 
-
-def check_share(name: str, size: float) -> None:
-    """Refuse a size that is neither a share (below 1) nor a number of pictures with a `UserError`."""
-    if not (size >= 0 and (size < 1 or size == int(size))):
-        raise UserError(f"{name}={size} is neither a share nor a number of pictures.", "Give it a share below 1 or a whole number.")
+SplitSize = Annotated[float, Field(ge=0, lt=1)] | NonNegativeInt  # a fraction or a number of images
 
 
-def hold_out(labels: torch.Tensor, name: str, size: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two parts of a split, the second one of `size`.
+def hold_out(
+    labels: torch.Tensor, name: str, size: float, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sorted positions of the remaining images and of those held out, stratified by class.
 
     Args:
         labels: int64 (N,).
         name: the setting that `size` comes from, for errors.
-        size: share (below 1) or number of pictures.
-
-    Returns:
-        Sorted positions of what stays and of what is held out.
+        size: fraction (a float below 1) or number (an int) of images that are held out.
+        seed: fixes which ones.
 
     Raises:
-        UserError: a size that leaves a class without a picture on one of the sides.
+        UserError: a size that leaves a class without an image in one of the parts.
     """
-    from sklearn.model_selection import train_test_split  # 0.8 s to import: only where it is needed
+    from sklearn.model_selection import train_test_split  # imported here: it takes 0.8 s
 
     try:
-        size = int(size) if size >= 1 else float(size)
-        parts = train_test_split(range(len(labels)), test_size=size, random_state=seed, stratify=labels.cpu().numpy())
+        remaining, held_out = train_test_split(
+            range(len(labels)), test_size=size, random_state=seed, stratify=labels.cpu().numpy()
+        )
     except ValueError as error:
         raise UserError(
-            f"{len(labels)} training pictures cannot be split with {name}={size}: {error}",
-            f"Give {name} a share between 0 and 1 or a number that leaves every class a picture on both sides.",
+            f"{len(labels)} training images cannot be split with {name}={size}: {error}",
+            f"Give {name} a fraction between 0 and 1, or a number of images that leaves every "
+            "class an image in both parts.",
         ) from None
-    stays, held = (torch.tensor(part).sort().values for part in parts)
-    return stays, held
+    return torch.tensor(remaining).sort().values, torch.tensor(held_out).sort().values
 
 
-def k_fold(labels: torch.Tensor, num_folds: int, fold: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sorted positions of the other folds and of fold `fold`, which counts from 0, of int64 (N,) labels.
+def k_fold(
+    labels: torch.Tensor, num_folds: int, fold: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sorted positions of the other folds and of `fold` in stratified k-fold cross-validation.
 
     Raises:
-        UserError: more folds than a class has pictures.
+        UserError: more folds than a class has images, or no such fold.
     """
     from sklearn.model_selection import StratifiedKFold
 
+    splitter = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
     try:
-        folds = StratifiedKFold(num_folds, shuffle=True, random_state=seed).split(labels.cpu(), labels.cpu())
-        others, own = list(folds)[fold]
-    except ValueError as error:
+        others, held_out = list(splitter.split(labels.cpu(), labels.cpu()))[fold]
+    except (ValueError, IndexError) as error:
         raise UserError(
-            f"{len(labels)} training pictures cannot be split with data.num_folds={num_folds}: {error}",
-            "Give data.num_folds at most as many as the smallest class has pictures.",
+            f"{len(labels)} training images cannot be split with data.num_folds={num_folds} and "
+            f"data.fold={fold}: {error}",
+            "Give data.num_folds at most the number of images of the smallest class, and data.fold "
+            "a number from 0 to num_folds - 1.",
         ) from None
-    return torch.as_tensor(others), torch.as_tensor(own)
+    return torch.as_tensor(others), torch.as_tensor(held_out)
 
 
-def mixed(indices: torch.Tensor, seed: int) -> torch.Tensor:
-    """Sorted positions in a fixed order that mixes the classes, so that a part of a split (limit_val_batches) is a fair sample."""
-    return indices[torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed))]
+def shuffle(indices: torch.Tensor, seed: int) -> torch.Tensor:
+    """Indices in a fixed random order."""
+    generator = torch.Generator().manual_seed(seed)
+    return indices[torch.randperm(len(indices), generator=generator)]
+
+
+def check_split_size(name: str, size: float) -> None:
+    """Check that a size is a fraction (below 1) or a number of images.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if not (size >= 0 and (size < 1 or size == int(size))):
+        raise UserError(
+            f"{name}={size} is neither a fraction nor a number of images.",
+            "Give it a fraction below 1 or a whole number.",
+        )

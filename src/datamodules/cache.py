@@ -1,0 +1,232 @@
+"""Image files, decoded once into a memory-mapped cache if they fit, else in every epoch."""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import UserError
+from ..runs.files import Lock, write_text
+from .decode import decode
+
+log = logging.getLogger(__name__)
+FORMAT = 2  # part of the key of every cache: raise it when `decode` or the files change
+IMAGES = "images.u8"
+BAD_FILES = "bad.json"  # written last: a cache with it is complete
+CHUNK = 4096  # files that are submitted to the threads at a time: there may be millions
+
+BadFiles = list[tuple[Path, str]]  # files that cannot be decoded, with the reason
+
+
+class ImageFiles:
+    """A source of uint8 batches that decodes files when they are indexed.
+
+    Args:
+        paths: the files.
+        size, channels, resize: see `decode`.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], size: int, channels: int = 3, resize: str = "stretch"
+    ):
+        self.paths = list(paths)
+        self.size = size
+        self.channels = channels
+        self.resize = resize
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def index_select(self, dim: int, index: torch.Tensor) -> torch.Tensor:
+        """(B,) indices -> uint8 (B, C, size, size).
+
+        Raises:
+            UserError: a file cannot be decoded.
+        """
+        return torch.stack([torch.from_numpy(self.read(i)) for i in index.tolist()])
+
+    def read(self, i: int) -> np.ndarray:
+        """uint8 (C, size, size) of one file."""
+        try:
+            return self.decode(i)
+        except ValueError as error:
+            raise UserError(
+                f"{self.paths[i]}: {error}.",
+                "Remove or replace the file, or leave out such files with data.bad_files=skip.",
+            ) from None
+
+    def decode(self, i: int) -> np.ndarray:
+        """As `read`, with the errors of `decode`."""
+        return decode(self.paths[i], self.size, self.channels, self.resize)
+
+    def key(self) -> str:
+        """Hash of names, sizes and times of the files, and of how they are decoded."""
+        settings = [FORMAT, self.size, self.channels, self.resize]
+        digest = hashlib.sha256(json.dumps(settings).encode())
+        for path in self.paths:
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                raise UserError(
+                    f"{path} no longer exists.", "Restore it, or start again without it."
+                ) from None
+            line = f"{path.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()[:32]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of all images, decoded."""
+        return len(self), self.channels, self.size, self.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images, decoded."""
+        return len(self) * self.channels * self.size**2
+
+
+class Rows:
+    """Some images of a source, without a copy.
+
+    Args:
+        images: the source, or a tensor that is too large to copy.
+        rows: int64, the positions of those images.
+    """
+
+    def __init__(self, images: ImageFiles | torch.Tensor, rows: torch.Tensor):
+        self.images = images
+        self.rows = rows
+
+    def index_select(self, dim: int, index: torch.Tensor) -> torch.Tensor:
+        """(B,) indices -> uint8 (B, C, H, W)."""
+        return self.images.index_select(0, self.rows[index])
+
+
+def cached(files: ImageFiles, folder: Path) -> tuple[torch.Tensor, BadFiles]:
+    """Decode all files into a memory-mapped cache, or map the one that an earlier run left.
+
+    Several processes may call this at the same time.
+
+    Args:
+        files: the files; their `key()` identifies the cache.
+        folder: where caches are kept.
+
+    Returns:
+        uint8 (N, C, size, size), read from the cache on demand, and the files that cannot be
+        decoded, whose images are black.
+    """
+    cache = folder / files.key()
+    if not (cache / BAD_FILES).is_file():
+        with Lock(f"{cache}.lock"):
+            if not (cache / BAD_FILES).is_file():  # another process may have built it meanwhile
+                _build(files, cache)
+    # Mapped copy-on-write: torch needs writable memory, and nothing is ever written back.
+    array = np.memmap(cache / IMAGES, dtype=np.uint8, mode="c", shape=files.shape)
+    return torch.from_numpy(array), _read_bad_files(files, cache / BAD_FILES)
+
+
+def _build(files: ImageFiles, cache: Path) -> None:
+    """Decode into a temporary folder that becomes the cache once it is complete."""
+    log.info("Decoding %s images once, to %dx%d ...", f"{len(files):,}", files.size, files.size)
+    staging = Path(tempfile.mkdtemp(prefix=".building-", dir=cache.parent))
+    try:
+        _reserve(staging / IMAGES, files.nbytes)
+        out = np.memmap(staging / IMAGES, dtype=np.uint8, mode="r+", shape=files.shape)
+
+        def decode_into(i: int) -> None:
+            out[i] = files.decode(i)
+
+        bad = dict(_failures(decode_into, len(files)))
+        out.flush()
+        (staging / BAD_FILES).write_text(json.dumps(bad), encoding="utf-8")
+        staging.replace(cache)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _reserve(path: Path, nbytes: int) -> None:
+    """Make a file of a size. A full disk is an error here; a mapped file would crash later."""
+    with open(path, "wb") as file:
+        file.truncate(nbytes)
+        if not hasattr(os, "posix_fallocate"):
+            return
+        try:
+            os.posix_fallocate(file.fileno(), 0, nbytes)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                folder = str(path.parent.parent)
+                raise OSError(error.errno, error.strerror, folder) from None
+            # any other error: the file system cannot reserve space
+
+
+def _failures(function: Callable[[int], object], n: int) -> Iterator[tuple[int, str]]:
+    """Call a function for 0 to n - 1 in threads; yields numbers and texts of its ValueErrors."""
+
+    def attempt(i: int) -> str | None:
+        try:
+            function(i)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # Pillow releases the interpreter lock
+        for start in range(0, n, CHUNK):
+            numbers = range(start, min(start + CHUNK, n))
+            for i, reason in zip(numbers, pool.map(attempt, numbers), strict=True):
+                if reason is not None:
+                    yield i, reason
+
+
+def find_bad_files(files: ImageFiles, folder: Path) -> BadFiles:
+    """The files that cannot be decoded, with the reason; the result is kept under `folder`."""
+    result = folder / f"{files.key()}.bad.json"
+    with Lock(f"{result}.lock"):
+        if not result.is_file():
+            log.info("Reading %s images once to find unusable ones ...", f"{len(files):,}")
+            # At 8 pixels, JPEG decodes at an eighth of its size, which is several times as fast.
+            bad = dict(_failures(lambda i: decode(files.paths[i], 8, files.channels), len(files)))
+            write_text(result, json.dumps(bad))
+    return _read_bad_files(files, result)
+
+
+def _read_bad_files(files: ImageFiles, path: Path) -> BadFiles:
+    bad = json.loads(path.read_text(encoding="utf-8"))
+    return [(files.paths[int(i)], reason) for i, reason in bad.items()]
+
+
+def default_cache_folder() -> Path:
+    """The folder of this project in the user's cache."""
+    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(user_cache) / "image-classification-template"
+
+
+def room_for_cache(cache: Path) -> int:
+    """Bytes that a cache may take: half of the free memory, and of the disk without the cache."""
+    images = cache / IMAGES
+    taken = images.stat().st_size if images.is_file() else 0
+    while not cache.exists():
+        cache = cache.parent
+    return min(free_memory(), shutil.disk_usage(cache).free + taken) // 2
+
+
+def free_memory() -> int:
+    """Bytes of memory that are available, or an estimate where the system does not say."""
+    try:
+        with open("/proc/meminfo") as file:
+            lines = [line for line in file if line.startswith("MemAvailable")]
+        return int(lines[0].split()[1]) * 1024
+    except (OSError, IndexError):  # not Linux
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError):  # Windows
+        return 4 << 30

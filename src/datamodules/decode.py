@@ -1,0 +1,114 @@
+"""Decoding of one image file to uint8 (C, size, size).
+
+Training, evaluation and prediction all decode here, so that they agree.
+"""
+
+import os
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# Nothing else is opened, by content: Pillow would run Ghostscript on PostScript.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+EXTENSIONS = {
+    ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
+}  # fmt: skip
+ORIENTATION = 0x0112  # EXIF 2.3, table 4
+TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow warns above 89 megapixels and refuses above 179; here the first limit refuses.
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+def decode(
+    path: str | os.PathLike, size: int, channels: int = 3, resize: str = "stretch"
+) -> np.ndarray:
+    """Read an image file and bring it to a fixed size.
+
+    Args:
+        path: the file.
+        size: height and width of the result, in pixels.
+        channels: 1 for grey, 3 for RGB.
+        resize: `stretch` to the square, or `crop` the central square after a resize of the shorter
+            side.
+
+    Returns:
+        uint8 (channels, size, size). EXIF rotation is applied, transparency is put on white, 16-bit
+        grey is scaled to 8 bit.
+
+    Raises:
+        ValueError: the file is not an image, is truncated, or is so large that it may be a
+            decompression bomb. The text says which.
+    """
+    try:
+        if os.path.getsize(path) == 0:
+            raise ValueError("the file is empty")
+        with Image.open(path, formats=FORMATS) as image:
+            if image.format == "JPEG":
+                # Decode at 1/2, 1/4 or 1/8 of the size where that is enough.
+                image.draft("RGB" if channels == 3 else "L", (size, size))
+            return to_array(image, size, channels, resize)
+    except ValueError as error:
+        raise error if str(error) else ValueError("it cannot be decoded") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise ValueError("it is so large that it may be a decompression bomb") from None
+    except Image.UnidentifiedImageError:
+        raise ValueError("it is not an image") from None
+    except (
+        OSError, SyntaxError, EOFError, MemoryError, IndexError, KeyError, TypeError,
+        AttributeError, struct.error,
+    ) as error:  # fmt: skip
+        # Pillow raises many types of error on damaged bytes; those of the system repeat the path.
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"it cannot be decoded ({reason})") from None
+
+
+def to_array(
+    image: Image.Image, size: int, channels: int = 3, resize: str = "stretch"
+) -> np.ndarray:
+    """A Pillow image -> uint8 (channels, size, size); see `decode`."""
+    image.load()  # this rotates a TIFF, and its EXIF no longer says so afterwards
+    orientation = image.getexif().get(ORIENTATION)
+    if orientation in TRANSPOSITIONS:  # ImageOps.exif_transpose rewrites the EXIF, and may fail
+        image = image.transpose(TRANSPOSITIONS[orientation])
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(to_8_bit(np.asarray(image)))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("RGB" if channels == 3 else "L")
+    if resize == "crop":
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+    elif image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    array = np.array(image)  # a copy: torch needs writable memory
+    if channels == 1:
+        return array[None]
+    return np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def to_8_bit(pixels: np.ndarray) -> np.ndarray:
+    """16- and 32-bit pixels as uint8: scaled if their values need more than 8 bits."""
+    values = pixels.astype(np.float64)
+    highest = values.max(initial=0)
+    if highest > 65535:
+        values = values / (highest / 255)
+    elif highest > 255:
+        values = values / 257
+    return values.clip(0, 255).round().astype(np.uint8)
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether the name of a file is that of an image, and not of a hidden file."""
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")

@@ -1,0 +1,189 @@
+"""Augmentation with a random draw for each image, mixing of batches, and changes of format.
+
+`CropFlip` works on whole batches, on the device, in one gather. `PerImage` runs any torchvision v2
+transform in the loader: such a transform draws once per call, so it has to see images one by one,
+which is slow.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field, NonNegativeInt
+from torch.nn import functional as F
+
+from ..errors import UserError
+
+Pixels = NonNegativeInt
+CHUNK = 4096  # images that are resized at a time, to bound the memory for float copies
+
+
+class CropFlip:
+    """Random crop from a zero-padded image, random horizontal flip, and cutout, in one gather.
+
+    Args:
+        padding: pixels added on every side, or `[left, top, right, bottom]`.
+        flip: probability of a horizontal flip.
+        cutout: side of a black square at a random place (DeVries & Taylor, 2017), in pixels; 0 for
+            none.
+    """
+
+    def __init__(
+        self,
+        padding: Pixels | tuple[Pixels, Pixels, Pixels, Pixels] = 4,
+        flip: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        cutout: Pixels = 0,
+    ):
+        left, top, right, bottom = (padding,) * 4 if isinstance(padding, int) else padding
+        self.padding = left, top, right, bottom
+        self.flip = flip
+        self.cutout = cutout
+        if cutout and not any(self.padding):
+            raise UserError("cutout needs padding to take its black from.", "Set padding to 1.")
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) of any type -> the same shape and type."""
+        n, channels, height, width = images.shape
+        device = images.device
+        left, top, right, bottom = self.padding
+        padded = F.pad(images, (left, right, top, bottom))
+        first_row = torch.randint(0, top + bottom + 1, (n, 1), device=device)
+        row = first_row + torch.arange(height, device=device)
+        first_column = torch.randint(0, left + right + 1, (n, 1), device=device)
+        column = first_column + torch.arange(width, device=device)
+        if self.flip:
+            flipped = torch.rand(n, 1, device=device) < self.flip
+            column = torch.where(flipped, column.flip(1), column)
+        # (N, H, W) positions in the flattened padded image
+        index = row[:, :, None] * padded.shape[3] + column[:, None, :]
+        if self.cutout:
+            squares = self._squares(n, height, width, device)
+            index = index.masked_fill(squares, self._black_position(padded.shape))
+        index = index.view(n, 1, -1).expand(n, channels, -1)
+        pixels = padded.view(n, channels, -1).gather(2, index)
+        return pixels.view(n, channels, height, width)
+
+    def _squares(self, n: int, height: int, width: int, device: torch.device) -> torch.Tensor:
+        """(N, H, W), true inside one square per image, which may cross the edge as in the paper."""
+        top = torch.randint(0, height, (n, 1), device=device) - self.cutout // 2
+        left = torch.randint(0, width, (n, 1), device=device) - self.cutout // 2
+        rows = torch.arange(height, device=device) - top
+        columns = torch.arange(width, device=device) - left
+        in_rows = (rows >= 0) & (rows < self.cutout)
+        in_columns = (columns >= 0) & (columns < self.cutout)
+        return in_rows[:, :, None] & in_columns[:, None, :]
+
+    def _black_position(self, padded_shape: torch.Size) -> int:
+        """Position of a padded pixel: the first with padding on the left or top, else the last."""
+        left, top, _, _ = self.padding
+        return 0 if left or top else padded_shape[2] * padded_shape[3] - 1
+
+
+class PerImage:
+    """Applies a transform such as torchvision's v2.RandAugment to each image, in the loader.
+
+    The transform takes and returns uint8 (C, H, W). The random numbers of torch, numpy and Python
+    are seeded for each image.
+    """
+
+    def __init__(self, transform: Callable[[torch.Tensor], torch.Tensor]):
+        self.transform = transform
+
+    def __call__(self, images: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+        """uint8 (N, C, H, W) and N seeds -> uint8 (N, C, H, W). Global random states are kept."""
+        out = []
+        with _kept_random_states():
+            for image, seed in zip(images, seeds, strict=True):
+                torch.default_generator.manual_seed(seed)  # of the CPU alone, and much faster
+                np.random.seed(seed & 0xFFFFFFFF)  # numpy takes 32 bits
+                random.seed(seed)
+                out.append(self.transform(image))
+        return torch.stack(out)
+
+
+@contextmanager
+def _kept_random_states() -> Iterator[None]:
+    """Restore the random states of torch (CPU), numpy and Python afterwards."""
+    numpy_state = np.random.get_state()
+    python_state = random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+
+
+@cache
+def build_mixing(mixup: float, cutmix: float, num_classes: int) -> Callable:
+    """MixUp (Zhang et al., 2018), CutMix (Yun et al., 2019), or one of them at random per batch.
+
+    Returns:
+        A function: float images (N, C, H, W) and int64 labels (N,) -> mixed images and class
+        probabilities (N, num_classes).
+    """
+    from torchvision.transforms import v2  # imported here: it takes about a second
+
+    choices: list[Callable] = []
+    if mixup:
+        choices.append(v2.MixUp(alpha=float(mixup), num_classes=num_classes))
+    if cutmix:
+        choices.append(v2.CutMix(alpha=float(cutmix), num_classes=num_classes))
+    return v2.RandomChoice(choices)
+
+
+def convert_channels(images: torch.Tensor, channels: int) -> torch.Tensor:
+    """uint8 (N, C, H, W) -> uint8 (N, channels, H, W): grey as RGB or RGB as grey."""
+    if images.shape[1] == channels:
+        return images
+    if images.shape[1] == 1:
+        return images.expand(-1, channels, -1, -1)
+    red, green, blue = images.float().unbind(1)
+    # ITU-R 601 luma, as in Pillow and torchvision
+    grey = (0.299 * red + 0.587 * green + 0.114 * blue).round().to(torch.uint8)
+    return grey[:, None]
+
+
+def resize(images: torch.Tensor, size: int, mode: str = "stretch") -> torch.Tensor:
+    """uint8 (N, C, H, W) -> uint8 (N, C, size, size), bilinear with antialiasing.
+
+    The mode is `stretch` to the square, or `crop` the central square first.
+    """
+    if mode == "crop":
+        height, width = images.shape[-2:]
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        images = images[..., top : top + side, left : left + side]
+    if images.shape[-2:] == (size, size):
+        return images
+    resized = [
+        F.interpolate(chunk.float(), (size, size), mode="bilinear", antialias=True)
+        .round()
+        .clamp(0, 255)
+        .to(torch.uint8)
+        for chunk in images.split(CHUNK)
+    ]
+    return torch.cat(resized)
+
+
+def channel_values(name: str, values: Sequence[float], own: int, wanted: int) -> tuple[float, ...]:
+    """The values of the setting `name`, one for each of the `wanted` channels of the batches.
+
+    Values of a data set with `own` channels are repeated (grey as RGB) or averaged (RGB as grey).
+
+    Raises:
+        UserError: another number of values.
+    """
+    result = tuple(float(value) for value in values)
+    if len(result) == wanted:
+        return result
+    if len(result) == own and {own, wanted} == {1, 3}:
+        return result * 3 if own == 1 else (sum(result) / 3,)
+    raise UserError(
+        f"{name} has {len(result)} values for {wanted} channels.",
+        f"Give {name} one value per channel, or data.channels=1 for grey or 3 for RGB.",
+    )
