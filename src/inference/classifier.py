@@ -1,0 +1,201 @@
+"""A trained network with its classes, input size and normalization. `load(path)` gives one."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from ..datamodules.decode import decode, to_8_bit, to_array
+from ..errors import UserError
+from ..models.weights import check_weights, load_weights
+from ..runs import checkpoint as checkpoint_files
+
+PIXEL_TYPES = (torch.uint8, torch.uint16, np.uint8, np.uint16)
+BATCH_SIZE = 64  # of the images that `predict` gives the network at once
+
+
+class Classifier(nn.Module):
+    """A trained network with all that predictions need: `classes`, input size, normalization.
+
+    Called with uint8 images (N, C, image_size, image_size) it gives logits (N, num_classes).
+
+    Args:
+        model: (N, C, H, W) normalized images -> (N, num_classes) logits.
+        description: of a checkpoint; `classes`, `channels`, `mean` and `std` (of pixels from 0 to
+            1), and optionally `image_size` and `resize`.
+    """
+
+    mean: torch.Tensor  # (1, C, 1, 1)
+    std: torch.Tensor
+
+    def __init__(self, model: nn.Module, description: Mapping[str, Any]):
+        super().__init__()
+        self.model = model
+        self.classes: list[str] = list(description["classes"])
+        self.channels: int = description["channels"]
+        self.image_size: int | None = description.get("image_size")
+        self.resize: str = description.get("resize", "stretch")
+        self.register_buffer("mean", torch.tensor(description["mean"]).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(description["std"]).view(1, -1, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, C, H, W) -> logits (N, num_classes)."""
+        return self.model(self.normalize(images))
+
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, C, H, W) -> float, scaled to 0..1, minus `mean`, divided by `std`.
+
+        Raises:
+            UserError: other than uint8.
+        """
+        if images.dtype != torch.uint8:
+            raise UserError(
+                f"The images are {images.dtype}, and this network takes uint8.",
+                "Give pixels from 0 to 255, not normalized.",
+            )
+        scaled = images.to(self.mean.dtype) / 255
+        return (scaled - self.mean) / self.std  # not in place: torch 2.6 cannot export that
+
+    def predict_log(self, images: torch.Tensor) -> torch.Tensor:
+        """float (N, C, H, W) from 0 to 1 -> logarithms of probabilities (N, num_classes)."""
+        return self.model((images - self.mean) / self.std).float().log_softmax(1)
+
+    @torch.inference_mode()
+    def predict(self, images: Any) -> torch.Tensor:
+        """Class probabilities (N, num_classes) of images of any size and colour.
+
+        They are resized and converted as they were in training.
+
+        Args:
+            images: the path of an image file; a Pillow image; an array (H, W), (H, W, C) or
+                (N, H, W, C); a tensor (H, W), (C, H, W) or (N, C, H, W); or a list of such. C is
+                1, 2 (grey, alpha), 3 or 4 (RGB, alpha). Arrays and tensors hold uint8 or uint16.
+
+        Raises:
+            UserError: a file that cannot be read, or a value that is not an image, such as float
+                pixels, whose range is not known.
+        """
+        inputs = [self._prepare(image) for image in _to_list(images)]
+        if not inputs:
+            return torch.empty(0, len(self.classes))
+        batches = torch.stack(inputs).split(BATCH_SIZE)
+        return torch.cat([self(batch.to(self.mean.device)).softmax(1) for batch in batches])
+
+    def _prepare(self, image: Image.Image | str | os.PathLike) -> torch.Tensor:
+        """uint8 (C, H, W) of the size and channels that the network takes."""
+        if isinstance(image, Image.Image):
+            size = self.image_size or image.height
+            return torch.from_numpy(to_array(image, size, self.channels, self.resize))
+        if self.image_size is None:
+            raise UserError(
+                "This checkpoint does not contain the image size of its network.",
+                "Give arrays of that size.",
+            )
+        try:
+            return torch.from_numpy(decode(image, self.image_size, self.channels, self.resize))
+        except ValueError as error:
+            raise UserError(f"{image}: {error}.", "Give an image file that can be read.") from None
+
+
+def _to_list(images: Any) -> list[Image.Image | str | os.PathLike]:
+    """All that `Classifier.predict` accepts as Pillow images and paths of files."""
+    if isinstance(images, Image.Image | str | os.PathLike):
+        return [images]
+    if isinstance(images, list | tuple):
+        return [image for item in images for image in _to_list(item)]
+    if not isinstance(images, torch.Tensor | np.ndarray):
+        raise UserError(
+            f"{type(images).__name__} is not an image.",
+            "Give paths of files, Pillow images, arrays or tensors.",
+        )
+    if images.dtype not in PIXEL_TYPES:
+        raise UserError(
+            f"The pixels are {images.dtype}, whose range is not known.",
+            "Give uint8 from 0 to 255; for floats from 0 to 1: (255 * pixels).round() as uint8.",
+        )
+    if images.ndim == 4:
+        return [_to_pillow(image) for image in images]
+    return [_to_pillow(images)]
+
+
+def _to_pillow(pixels: torch.Tensor | np.ndarray) -> Image.Image:
+    """A tensor (H, W) or (C, H, W), or an array (H, W) or (H, W, C), as a Pillow image."""
+    kind = f"array {pixels.shape}"
+    if isinstance(pixels, torch.Tensor):
+        kind = f"tensor {tuple(pixels.shape)}"
+        pixels = pixels.cpu().numpy()
+        if pixels.ndim == 3:
+            pixels = np.moveaxis(pixels, 0, -1)
+    flat = pixels.ndim == 2
+    if not (flat or (pixels.ndim == 3 and pixels.shape[2] <= 4)) or 0 in pixels.shape:
+        raise UserError(
+            f"The {kind} is not an image.",
+            "Arrays are (H, W), (H, W, C) or (N, H, W, C), tensors (H, W), (C, H, W) or "
+            "(N, C, H, W), with 1 to 4 channels.",
+        )
+    if pixels.dtype == np.uint16:
+        pixels = to_8_bit(pixels)
+    if not flat and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def load(path: str | os.PathLike, model: nn.Module | None = None) -> Classifier:
+    """The trained network of a checkpoint file, in evaluation mode, on the CPU.
+
+    Args:
+        path: a best.ckpt or last.ckpt.
+        model: the network to load the weights into, for a task composed in Python.
+
+    Raises:
+        UserError: the file is missing, damaged or hostile, or does not describe its network.
+    """
+    checkpoint = checkpoint_files.read(path)
+    return Classifier(build_network(checkpoint, model), checkpoint["description"]).eval()
+
+
+def build_network(checkpoint: Mapping[str, Any], model: nn.Module | None = None) -> nn.Module:
+    """The trained network of a checkpoint; pretrained weights are not downloaded.
+
+    Args:
+        checkpoint: from `runs.checkpoint.read`.
+        model: the network to load the weights into, where the checkpoint does not describe one.
+
+    Raises:
+        UserError: neither a description of the network nor `model`, or weights of another
+            architecture.
+    """
+    weights = {
+        name.removeprefix("model.").replace("_orig_mod.", ""): tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if name.startswith("model.")
+    }
+    if model is None:
+        model = _construct(checkpoint["description"], weights)
+    load_weights(model, weights)
+    return model
+
+
+def _construct(description: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> nn.Module:
+    spec = description.get("model")
+    if not isinstance(spec, dict) or description.get("image_size") is None:
+        raise UserError(
+            "This checkpoint comes from a task composed in Python: it does not describe a network.",
+            "Build the network yourself and pass it: src.load(path, model=net).",
+        )
+    overrides = {"weights": None} if "weights" in spec else {}
+    try:
+        # Built without memory first: a hostile description never allocates what it names.
+        with torch.device("meta"):
+            empty = checkpoint_files.construct(spec, "models", nn.Module, **overrides)
+    except UserError as error:
+        # A network that reads its own values while it is built cannot be built that way.
+        if not isinstance(error.__cause__, NotImplementedError):
+            raise
+    else:
+        check_weights(empty, weights)
+    return checkpoint_files.construct(spec, "models", nn.Module, **overrides)

@@ -1,0 +1,210 @@
+"""What the predictions on a split are worth and where they go wrong: metrics and tables.
+
+These are functions of predictions and of a confusion matrix, without a network.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from scipy.stats import binomtest
+
+from ..runs import RunFolder
+from ..tasks.metrics import Evaluation, Predictions
+from .text import render_table
+
+NUM_BINS = 15  # of confidence, as in most papers on calibration
+
+Row = dict[str, Any]
+
+
+def per_class(classes: Sequence[str], confusion: torch.Tensor) -> list[Row]:
+    """Support, precision, recall (the accuracy of the class) and F1 score of each class.
+
+    Recall is None for a class without images. The other ratios are 0 where their denominator is,
+    as in scikit-learn.
+
+    Args:
+        classes: their names.
+        confusion: int64 (num_classes, num_classes), numbers of images by (true, predicted) class.
+    """
+    columns = zip(
+        classes,
+        confusion.diagonal().tolist(),
+        confusion.sum(1).tolist(),
+        confusion.sum(0).tolist(),
+        strict=True,
+    )
+    return [
+        {
+            "class": name,
+            "support": support,
+            "precision": correct / predicted if predicted else 0.0,
+            "recall": correct / support if support else None,
+            "f1": 2 * correct / (support + predicted) if support + predicted else 0.0,
+        }
+        for name, correct, support, predicted in columns
+    ]
+
+
+def format_table(rows: Sequence[Row]) -> str:
+    """The rows of `per_class` as text for the console."""
+    columns = ["class", "images", "precision", "recall", "f1"]
+    return render_table(columns, (list(row.values()) for row in rows))
+
+
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """The 95 % confidence interval of an accuracy (Wilson, 1927).
+
+    Unlike the normal interval it stays within 0..1 and holds for few images.
+    """
+    if total == 0:
+        return 0.0, 1.0
+    interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def calibration_bins(predictions: Predictions) -> list[Row]:
+    """Mean confidence and accuracy of the images in each of 15 equally wide bins of confidence.
+
+    A bin is the interval (low, high], as in Guo et al. (On Calibration of Modern Neural Networks,
+    2017); torchmetrics takes [low, high). Both values are None for an empty bin.
+    """
+    edges = torch.linspace(0, 1, NUM_BINS + 1)
+    index = (torch.bucketize(predictions.confidence, edges) - 1).clamp(0, NUM_BINS - 1)
+    correct = (predictions.predicted == predictions.labels).double()
+    counts = torch.bincount(index, minlength=NUM_BINS)
+    confidence = torch.bincount(index, predictions.confidence.double(), NUM_BINS) / counts
+    accuracy = torch.bincount(index, correct, NUM_BINS) / counts
+    return [
+        {
+            "low": i / NUM_BINS,
+            "high": (i + 1) / NUM_BINS,
+            "count": count,
+            "confidence": confidence[i].item() if count else None,
+            "accuracy": accuracy[i].item() if count else None,
+        }
+        for i, count in enumerate(counts.tolist())
+    ]
+
+
+def expected_calibration_error(bins: Sequence[Row]) -> float:
+    """Mean distance of accuracy from confidence, weighted by the images in a bin (Guo et al.).
+
+    Args:
+        bins: from `calibration_bins`.
+    """
+    filled = [row for row in bins if row["count"]]
+    distances = [row["count"] * abs(row["accuracy"] - row["confidence"]) for row in filled]
+    return sum(distances) / max(sum(row["count"] for row in filled), 1)
+
+
+def topk_accuracies(predictions: Predictions, num_classes: int) -> dict[str, float]:
+    """`acc_top2` and on, up to 5: fractions of images with their class among the k most probable.
+
+    k is below the number of classes: among all of them every class is found.
+    """
+    found = (predictions.topk == predictions.labels[:, None]).cumsum(1)
+    largest = min(5, num_classes - 1)
+    total = max(len(found), 1)
+    return {f"acc_top{k}": int(found[:, k - 1].sum()) / total for k in range(2, largest + 1)}
+
+
+def summary_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """The metrics of an evaluation, top-k accuracies, the interval of the accuracy, and the ECE."""
+    confusion, predictions = evaluation.confusion, evaluation.predictions
+    low, high = wilson_interval(int(confusion.diagonal().sum()), int(confusion.sum()))
+    return {
+        **evaluation.metrics,
+        **topk_accuracies(predictions, len(confusion)),
+        "acc_low": low,
+        "acc_high": high,
+        "ece": expected_calibration_error(calibration_bins(predictions)),
+    }
+
+
+def confused_pairs(classes: Sequence[str], confusion: torch.Tensor, limit: int = 10) -> list[Row]:
+    """The most frequent misclassifications, each with its fraction of the images of its class."""
+    wrong = confusion.clone().fill_diagonal_(0).flatten()
+    cells = wrong.nonzero()[:, 0]  # few, however many classes there are
+    cells = cells[wrong[cells].sort(descending=True, stable=True).indices[:limit]]
+    support = confusion.sum(1).tolist()
+    pairs = []
+    for cell, count in zip(cells.tolist(), wrong[cells].tolist(), strict=True):
+        true, predicted = divmod(cell, len(classes))
+        pairs.append(
+            {
+                "true": classes[true],
+                "predicted": classes[predicted],
+                "count": count,
+                "fraction": count / support[true],
+            }
+        )
+    return pairs
+
+
+def most_confused_classes(confusion: torch.Tensor, limit: int) -> list[int]:
+    """The classes with the most misclassifications from or to them, in the order of the classes."""
+    wrong = confusion.sum(0) + confusion.sum(1) - 2 * confusion.diagonal()
+    return wrong.sort(descending=True, stable=True).indices[:limit].sort().values.tolist()
+
+
+def class_metrics(classes: Sequence[str], confusion: torch.Tensor) -> dict[str, Any]:
+    """The accuracy of each class and the most frequent misclassifications, for results.json."""
+    return {
+        "per_class": {row["class"]: row["recall"] for row in per_class(classes, confusion)},
+        "most_confused": confused_pairs(classes, confusion),
+    }
+
+
+def misclassified(predictions: Predictions) -> Predictions:
+    """The wrong predictions, the most confident first."""
+    wrong = (predictions.predicted != predictions.labels).nonzero()[:, 0]
+    order = predictions.confidence[wrong].sort(descending=True, stable=True).indices
+    return Predictions(*(column[wrong[order]] for column in predictions))
+
+
+def write_tables(
+    run: RunFolder,
+    split: str,
+    classes: Sequence[str],
+    evaluation: Evaluation,
+    names: Callable[[torch.Tensor], list[str]],
+) -> None:
+    """Write per_class.csv, confusion.csv, calibration.csv, misclassified.csv and predictions.csv.
+
+    Args:
+        run: the folder.
+        split: `val` or `test`.
+        classes: their names.
+        evaluation: of the split.
+        names: gives the names of the images at int64 positions of the split.
+    """
+    confusion, predictions = evaluation.confusion, evaluation.predictions
+    rows = per_class(classes, confusion)
+    run.write_csv("per_class.csv", ["split", *rows[0]], ([split, *row.values()] for row in rows))
+    counts = zip(classes, confusion.tolist(), strict=True)
+    run.write_csv("confusion.csv", ["label / prediction", *classes], ([n, *c] for n, c in counts))
+    bins = calibration_bins(predictions)
+    run.write_csv("calibration.csv", list(bins[0]), (list(row.values()) for row in bins))
+    wrong = misclassified(predictions)
+    header = ["image", "label", "prediction", "confidence", "label_probability"]
+    named = zip(_named(wrong, classes, names), wrong.true_probability.tolist(), strict=True)
+    run.write_csv("misclassified.csv", header, ([*row, p] for row, p in named))
+    header = ["image", "label", "prediction", "probability"]
+    run.write_csv("predictions.csv", header, _named(predictions, classes, names))
+
+
+def _named(
+    predictions: Predictions,
+    classes: Sequence[str],
+    names: Callable[[torch.Tensor], list[str]],
+) -> Iterator[tuple]:
+    """Rows of image name, true class, predicted class and its probability."""
+    return zip(
+        names(predictions.positions),
+        [classes[i] for i in predictions.labels.tolist()],
+        [classes[i] for i in predictions.predicted.tolist()],
+        predictions.confidence.tolist(),
+        strict=True,
+    )

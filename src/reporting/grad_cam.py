@@ -1,0 +1,105 @@
+"""Grad-CAM: which parts of an image raise the score of a class.
+
+Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+Localization, 2017.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..errors import UserError
+
+# The output of a pooling layer is coarser than that of the convolution before it.
+POOLING = (
+    nn.modules.pooling._MaxPoolNd,
+    nn.modules.pooling._AvgPoolNd,
+    nn.modules.pooling._AdaptiveMaxPoolNd,
+    nn.modules.pooling._AdaptiveAvgPoolNd,
+)
+
+
+def grad_cam(model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Heat maps of how much each place of an image raises the logit of a class.
+
+    The feature map is the last one of the network that is not the output of a pooling layer and
+    has more than one place. It is found during the forward pass, so any convolutional network
+    works unchanged. The network runs in evaluation mode and keeps its modes and gradients.
+
+    Args:
+        model: (N, C, H, W) normalized float images -> (N, num_classes) logits.
+        images: (N, C, H, W), normalized.
+        targets: int64 (N,), the class to explain for each image.
+
+    Returns:
+        float (N, H, W) from 0 to 1, where 1 is the strongest place of the image; all 0 where no
+        place raises the logit.
+
+    Raises:
+        UserError: the network has no feature map with more than one place.
+    """
+    # A compiled network would skip hooks that it was not compiled with.
+    eager = torch.compiler.set_stance("force_eager")
+    with torch.inference_mode(False), torch.enable_grad(), eager, _last_map(model) as found:
+        images = images.clone().requires_grad_()  # frozen networks have gradients then, too
+        logits = model(images)
+        if "map" not in found:
+            raise UserError(
+                f"{type(model).__name__} has no feature map that Grad-CAM could show.",
+                "Choose a convolutional network, or leave Grad-CAM out.",
+            )
+        scores = logits.gather(1, targets.clone()[:, None]).sum()
+        (gradient,) = torch.autograd.grad(scores, found["map"])
+    features = found["map"].detach().float()
+    weights = gradient.float().mean((2, 3), keepdim=True)
+    maps = (weights * features).sum(1, keepdim=True).relu()
+    maps = F.interpolate(maps, images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    return maps / maps.amax((1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
+
+
+@contextmanager
+def _last_map(model: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
+    """In evaluation mode, collect the last feature map of a forward pass under the key `map`."""
+    found: dict[str, torch.Tensor] = {}
+
+    def keep(module: nn.Module, inputs: tuple, output: object) -> None:
+        if not isinstance(output, torch.Tensor) or output.ndim != 4:
+            return
+        if output.shape[2:].numel() == 1:
+            return
+        if isinstance(module, POOLING):
+            found["pooled"] = output
+        elif output is not found.get("pooled"):  # not a container that ends in a pooling layer
+            found["map"] = output
+
+    modes = [(module, module.training) for module in model.modules()]
+    hooks = [module.register_forward_hook(keep) for module, _ in modes]
+    try:
+        model.eval()
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes:
+            module.training = training
+
+
+def overlay(images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """Heat maps over images: red where they are 1, then yellow and green, no colour where 0.
+
+    Args:
+        images: uint8 (N, 3, H, W).
+        maps: (N, h, w) from 0 to 1; they are resized to the size of the images.
+
+    Returns:
+        uint8 (N, 3, H, W).
+    """
+    heat = F.interpolate(maps[:, None], images.shape[-2:], mode="bilinear", align_corners=False)
+    # The heat, in quarters, at which red, green and blue are strongest.
+    peaks = torch.tensor([3.0, 2.0, 1.0], device=heat.device).view(1, 3, 1, 1)
+    colours = (1.5 - (4 * heat - peaks).abs()).clamp(0, 1) * 255
+    weight = 0.6 * heat
+    return (images * (1 - weight) + colours * weight).round().to(torch.uint8)
