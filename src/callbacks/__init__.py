@@ -1,14 +1,46 @@
-"""What happens beside the training: progress, seeds, signals, pictures, the best and the newest state, averaged weights.
+"""What happens beside the steps of a training, one callback in each file.
 
-Lightning's own callbacks are named in `conf/callbacks`.
+`conf/callbacks/default.yaml` lists them. Each can be removed on its own.
 """
 
-from src.callbacks.best_checkpoint import BestCheckpoint
-from src.callbacks.last_checkpoint import LastCheckpoint
-from src.callbacks.pictures import Pictures
-from src.callbacks.progress import Progress
-from src.callbacks.step_seed import StepSeed
-from src.callbacks.stop_signals import Interrupted, StopSignals
-from src.callbacks.weight_averaging import EMA, SWA
+from .base import EpochCallback
+from .best_checkpoint import BestCheckpoint
+from .cache_features import CacheFeatures
+from .class_weights import ClassWeights
+from .compile import Compile
+from .freeze_backbone import FreezeBackbone
+from .image_logger import ImageLogger
+from .last_checkpoint import LastCheckpoint
+from .memory_format import MemoryFormat
+from .nan_guard import NaNGuard
+from .onednn import OneDNN
+from .progress import Progress
+from .report import Report
+from .run_recorder import RunRecorder
+from .step_seed import StepSeed
+from .stop_signals import Interrupted, StopSignals
+from .throughput import Throughput
+from .weight_averaging import EMA, SWA
 
-__all__ = ["EMA", "SWA", "BestCheckpoint", "Interrupted", "LastCheckpoint", "Pictures", "Progress", "StepSeed", "StopSignals"]
+__all__ = [
+    "EMA",
+    "SWA",
+    "BestCheckpoint",
+    "CacheFeatures",
+    "ClassWeights",
+    "Compile",
+    "EpochCallback",
+    "FreezeBackbone",
+    "ImageLogger",
+    "Interrupted",
+    "LastCheckpoint",
+    "MemoryFormat",
+    "NaNGuard",
+    "OneDNN",
+    "Progress",
+    "Report",
+    "RunRecorder",
+    "StepSeed",
+    "StopSignals",
+    "Throughput",
+]

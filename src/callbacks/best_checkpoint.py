@@ -1,27 +1,40 @@
-"""`best.ckpt`, also of a run whose folder has been moved or copied since it began."""
+"""`best.ckpt`: the state with the best value of a monitored metric."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from .base import EpochCallback
 
-class BestCheckpoint(ModelCheckpoint):
-    """Lightning's checkpoint of the best figure, which otherwise forgets that figure when it finds itself in another folder.
+
+class BestCheckpoint(ModelCheckpoint, EpochCallback):
+    """Lightning's ModelCheckpoint for one file, `best.ckpt`, judged after each validation.
+
+    A run whose folder was moved or copied keeps its best value when it is resumed. To keep more
+    files, add a callback lightning.pytorch.callbacks.ModelCheckpoint beside this one.
 
     Args:
-        options: what ModelCheckpoint takes.
+        monitor: the metric.
+        mode: whether a low or a high value is good.
+        dirpath: the folder.
     """
 
+    on_train_batch_end: Any = None  # it never saves there
+
+    def __init__(
+        self,
+        monitor: str = "val/loss",
+        mode: Literal["min", "max"] = "min",
+        dirpath: str | Path | None = None,
+    ):
+        super().__init__(dirpath, "best", monitor, mode=mode, enable_version_counter=False)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the paths of the checkpoint for those of this folder."""
-
-        def here(path: str) -> str:
-            return str(Path(self.dirpath or "") / Path(path.replace("\\", "/")).name) if path else path
-
-        moved = dict(state_dict)
-        moved["dirpath"] = self.dirpath
-        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
-            moved[name] = here(state_dict.get(name) or "")
-        moved["best_k_models"] = {here(path): score for path, score in state_dict.get("best_k_models", {}).items()}
-        super().load_state_dict(moved)
+        """Restore the best value; its file is in the folder of this run."""
+        here: dict[str, Any] = {"dirpath": self.dirpath}
+        if state_dict["best_model_path"]:
+            path = str(Path(self.dirpath or "") / "best.ckpt")
+            here |= {"best_model_path": path, "kth_best_model_path": path}
+            here["best_k_models"] = {path: state_dict["best_model_score"]}
+        super().load_state_dict(state_dict | here)

@@ -1,79 +1,64 @@
-"""SIGTERM and Ctrl-C: a run that is told to stop saves what it has, says so, and exits with the signal's code."""
+"""SIGTERM and Ctrl-C: save the state of the run, then exit with the code of the signal."""
 
 import signal
 import threading
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import lightning as L
 
-from src.callbacks.last_checkpoint import LastCheckpoint
+from ..errors import Interrupted
+from .base import EpochCallback
 
 
-class Interrupted(SystemExit):
-    """A signal ended the run; exits with 128 + its number, as shells have it."""
+class StopSignals(EpochCallback):
+    """Stops training at the next step that can be resumed exactly and saves it as `last.ckpt`.
 
-    def __init__(self, number: int):
-        super().__init__(128 + number)
-        self.name = signal.Signals(number).name
-
-    def __str__(self) -> str:
-        return f"stopped by {self.name}"
-
-
-class StopSignals(L.Callback):
-    """Ends a run at the next step, saved as `last.ckpt`, or where it stands when there is nothing to save. A second Ctrl-C kills.
-
-    As a context manager it listens for as long as the run lasts. A run on several processes is left to Lightning: it stops at the
-    same step everywhere, and goes on from the last checkpoint that it wrote before.
-
-    Args:
-        mark: called with the exception to come, as soon as the signal does: nothing can be written any more after a second one.
+    A second Ctrl-C ends the process at once. Runs on several processes are left to Lightning,
+    which stops all of them at the same step, without saving.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self, mark: Callable[[Interrupted], None]) -> None:
-        self.mark = mark
-        self.received: int | None = None
-        self._training = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopSignals":
-        if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
-            self._before = {number: signal.signal(number, self._stop) for number in self.SIGNALS}
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:  # job managers send SIGTERM to a process and to its parent, who hands it on
-            return
-        self.received = number
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # acts at once, also in the middle of a long operation
-        if not self._training:
-            raise Interrupted(number)
-        self.mark(Interrupted(number))
-        print(f"\n{signal.Signals(number).name}: stopping behind this step; Ctrl-C stops at once.", flush=True)
+    def __init__(self) -> None:
+        self._error: Interrupted | None = None
+        self._callbacks: list[Any] = []
+        self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.world_size == 1:
-            self._training = True
-            for number in self._before:  # Lightning has put its own in front, which stop without saving
-                signal.signal(number, self._stop)
+        # Not earlier: Lightning has just installed handlers of its own, which stop without saving.
+        self._callbacks = list(trainer.callbacks)
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if trainer.world_size == 1 and in_main_thread:
+            self._previous = {n: signal.signal(n, self._receive) for n in self.SIGNALS}
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module, outputs, batch, batch_idx: int) -> None:
-        if self.received is None or not LastCheckpoint.exact(trainer, batch_idx):
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        # Job managers send SIGTERM to a process and to its parent, which may pass it on.
+        if self._error is not None:
             return
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, LastCheckpoint):
-                callback.save(trainer)
-        raise Interrupted(self.received)
+        self._error = Interrupted(number)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        self.on_train_batch_end = self._raise
+        for callback in self._callbacks:
+            if hasattr(callback, "save_and_stop"):
+                callback.save_and_stop(self._error)
+                self.on_train_batch_end = None  # that callback raises the error
+            elif hasattr(callback, "record_failure"):
+                # Recorded now, since a second signal leaves no time for it.
+                callback.record_failure(self._error)
+        name = self._error.name
+        print(f"\n{name}: stopping after this step; press Ctrl-C to stop at once.", flush=True)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._training = False
-        if self.received is not None:  # it came in the last epoch, which is saved by now
-            raise Interrupted(self.received)
+    def _raise(self, *args: Any) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._raise()  # the signal came in the last epoch, which is saved by now
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    on_exception = on_train_end

@@ -1,7 +1,7 @@
-"""Averages of the weights over the training, on Lightning's `WeightAveraging`.
+"""Averages of the weights over the training, on Lightning's WeightAveraging.
 
-With either of these on, validation looks at the averaged weights, and so `best.ckpt` and `last.ckpt` hold them as `state_dict`; the
-weights that the optimizer works on lie beside them, for resuming. The batch norm statistics are averaged as well.
+Validation and checkpoints use the averaged weights (`state_dict`); those of the optimizer are
+stored beside them (`current_model_state`) for resume. Batch norm statistics are averaged too.
 """
 
 from typing import Any
@@ -10,77 +10,125 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 
+from .base import EpochCallback
 
-class EMA(WeightAveraging):
-    """Exponential moving average of the weights, behind every optimizer step.
 
-    Early on the average is shorter, so that it does not hang on the random start: the decay of step t is
-    min(decay, (1 + t) / (10 + t)), as in TensorFlow's ExponentialMovingAverage.
+class _Averaging(WeightAveraging, EpochCallback):
+    """WeightAveraging that acts during `fit` only, and only once there is an average.
+
+    Lightning's would replace the weights of the checkpoint that is evaluated after the training.
+    A subclass calls `_next` in `should_update`.
+    """
+
+    def __init__(self) -> None:
+        # torch's own averages cannot take integers on a GPU, such as batch norm's count of batches.
+        super().__init__(avg_fn=self._average)
+        self.num_averaged = 0
+        self._fraction = 1.0
+
+    def _next(self, fraction: float) -> bool:
+        """Note an update that gives the current weights this fraction of the average."""
+        self._fraction = fraction
+        self.num_averaged += 1
+        return True
+
+    def _average(
+        self, average: torch.Tensor, current: torch.Tensor, num_averaged: torch.Tensor | int
+    ) -> torch.Tensor:
+        # In this form equal values stay equal to the last bit. Integers are not averaged.
+        if not average.is_floating_point():
+            return current
+        return average + (current - average) * self._fraction
+
+    def _is_active(self, trainer: L.Trainer) -> bool:
+        return trainer.state.fn == "fit" and self.num_averaged > 0
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._is_active(trainer):
+            super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._is_active(trainer):
+            super().on_validation_epoch_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._is_active(trainer):
+            super().on_train_end(trainer, pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.state.fn != "fit":
+            return
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self.num_averaged == 0:
+            checkpoint["state_dict"] = checkpoint["current_model_state"]
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.state.fn != "fit":
+            return
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        if "averaging_state" in checkpoint:
+            self.num_averaged = int(checkpoint["averaging_state"]["n_averaged"])
+
+
+class EMA(_Averaging):
+    """Exponential moving average of the weights, updated after every optimizer step.
+
+    The decay of step t is min(decay, (1 + t) / (10 + t)), as in TensorFlow's
+    ExponentialMovingAverage, so that early averages do not depend on the random start. Lightning's
+    EMAWeightAveraging has no such warm-up.
 
     Args:
-        decay: share of the average that stays at each step, 0 to 1.
+        decay: fraction of the average that stays at each step, at least 0 and below 1.
 
     Raises:
-        ValueError: a decay outside 0 to 1.
+        ValueError: another decay.
     """
 
     def __init__(self, decay: float = 0.999):
         if not 0 <= decay < 1:
-            raise ValueError(f"decay is a share from 0 to 1, got {decay}")
+            raise ValueError(f"decay must be at least 0 and below 1, got {decay}")
         self.decay = decay
-        super().__init__(avg_fn=self._average)
+        super().__init__()
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        assert self._average_model is not None
-        steps = int(self._average_model.n_averaged)  # here, not for each tensor: a GPU is waited for
-        self._share = 1 - min(self.decay, (1 + steps) / (10 + steps))
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
-    def _average(self, average: torch.Tensor, current: torch.Tensor, num_averaged: torch.Tensor | int) -> torch.Tensor:
-        return _towards(average, current, self._share)
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """After every step."""
+        if step_idx is None:
+            return False
+        return self._next(1 - min(self.decay, (1 + step_idx) / (10 + step_idx)))
 
 
-def _towards(average: torch.Tensor, current: torch.Tensor, share: float | torch.Tensor) -> torch.Tensor:
-    """In this form what never changes stays what it is, to the last bit. Whole numbers are not averaged."""
-    return average + (current - average) * share if average.is_floating_point() else current
+class SWA(_Averaging):
+    """Stochastic weight averaging: the mean of the weights at the end of the last epochs.
 
-
-class SWA(WeightAveraging):
-    """Stochastic weight averaging (Izmailov et al., 2018): the plain mean of the weights at the end of each of the last epochs.
-
-    Until it starts the weights are what the optimizer made them. Use a schedule that keeps the rate up, such as `scheduler=constant`.
+    Until it starts, the weights are those of the optimizer. Use a schedule that keeps the learning
+    rate up, such as `scheduler=constant` (Izmailov et al., Averaging Weights Leads to Wider Optima,
+    2018).
 
     Args:
-        start: share of the epochs after which it starts, 0 to 1.
+        start: fraction of the epochs after which it starts, at least 0 and below 1.
 
     Raises:
-        ValueError: a start outside 0 to 1.
+        ValueError: another start.
     """
 
     def __init__(self, start: float = 0.75):
         if not 0 <= start < 1:
-            raise ValueError(f"start is a share from 0 to 1, got {start}")
+            raise ValueError(f"start must be at least 0 and below 1, got {start}")
         self.start = start
-        super().__init__(avg_fn=self._average)  # torch's own cannot take whole numbers on a GPU, such as batch norm's count of batches
-
-    def _average(self, average: torch.Tensor, current: torch.Tensor, num_averaged: torch.Tensor | int) -> torch.Tensor:
-        return _towards(average, current, 1 / (num_averaged + 1))
+        super().__init__()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._trainer = trainer
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """At the last step of an epoch, before it is validated."""
-        trainer = self._trainer
-        begun = trainer.current_epoch >= self.start * (trainer.max_epochs or 0)
-        return step_idx is not None and begun and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-
-    def _swap_models(self, pl_module: L.LightningModule) -> None:
-        if self._average_model is not None and int(self._average_model.n_averaged) > 0:  # else there is no average yet
-            super()._swap_models(pl_module)
-
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict) -> None:
-        super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        if self._average_model is not None and int(self._average_model.n_averaged) == 0:
-            checkpoint["state_dict"] = checkpoint["current_model_state"]
+        """After the last step of an epoch, before it is validated."""
+        if step_idx is None or not self._trainer.is_last_batch:
+            return False
+        if self._trainer.current_epoch < self.start * (self._trainer.max_epochs or 0):
+            return False
+        return self._next(1 / (self.num_averaged + 1))

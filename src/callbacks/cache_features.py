@@ -1,0 +1,84 @@
+"""Features of a frozen backbone, computed once."""
+
+import logging
+from typing import Any
+
+import lightning as L
+import torch
+
+from .base import EpochCallback
+
+log = logging.getLogger(__name__)
+
+
+class CacheFeatures(EpochCallback):
+    """Replaces images by the features that a frozen backbone computes from them.
+
+    It does so where they never change: the backbone is frozen for the whole run
+    (`FreezeBackbone()`), no augmentation is on, one process trains, and the head takes one vector
+    per image and computes the logits. Otherwise it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.automatic: dict[str, Any] = {}
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        # The network is on its device, with the weights of the checkpoint if a run is resumed.
+        if not _never_changes(trainer) or not _head_takes_features(trainer, pl_module):
+            return
+        log.info("Computing the features of the frozen backbone once ...")
+        for split in ("train", "val"):
+            trainer.datamodule.cache_features(
+                split, lambda images: _features(trainer, pl_module, images)
+            )
+        _use_in_existing_loader(trainer)
+        self.automatic["cached_features"] = True
+
+
+def _never_changes(trainer: L.Trainer) -> bool:
+    data = trainer.datamodule
+    frozen = any(getattr(c, "freezes_whole_run", False) for c in trainer.callbacks)
+    if not frozen or trainer.world_size > 1 or not hasattr(data, "cache_features"):
+        return False
+    return data.augment is None and not data.mixup and not data.cutmix
+
+
+def _head_takes_features(trainer: L.Trainer, pl_module: Any) -> bool:
+    """Whether the head takes one vector per image and nothing follows it."""
+    data = trainer.datamodule
+    shape = (2, data.channels, data.image_size, data.image_size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=pl_module.device)
+    features = _features(trainer, pl_module, images)
+    if features.ndim != 2:
+        return False
+    logits = _forward(trainer, pl_module, images)
+    from_features = _forward(trainer, pl_module, features)
+    return torch.allclose(from_features, logits, rtol=1e-3, atol=1e-4)
+
+
+def _features(trainer: L.Trainer, pl_module: Any, images: torch.Tensor) -> torch.Tensor:
+    """The input of the head for uint8 images (N, C, H, W)."""
+    inputs = []
+    with pl_module.head.register_forward_pre_hook(lambda _, args: inputs.append(args[0])):
+        _forward(trainer, pl_module, images)
+    return inputs[-1]
+
+
+@torch.no_grad()
+def _forward(trainer: L.Trainer, pl_module: Any, images: torch.Tensor) -> torch.Tensor:
+    """Logits in the precision of the run; frozen layers are in evaluation mode already."""
+    with trainer.precision_plugin.forward_context():
+        return pl_module(images)
+
+
+def _use_in_existing_loader(trainer: L.Trainer) -> None:
+    """Give the features to a training loader that exists already.
+
+    Schedules that depend on the number of steps (`scheduler=onecycle`) make Lightning build it
+    before the network is on its device.
+    """
+    loader: Any = trainer.train_dataloader
+    if loader is not None:
+        new = trainer.datamodule.train_dataloader()
+        loader.dataset.images, loader.dataset.labels = new.dataset.images, new.dataset.labels
+        loader.order.indices = new.order.indices

@@ -1,0 +1,107 @@
+"""The content of `results.json`, and the lines that end a run on the console."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from ..reporting.analysis import class_metrics, summary_metrics
+from .base import epoch_metrics
+from .run_description import global_seed
+
+
+def monitored(trainer: L.Trainer) -> tuple[str, str]:
+    """Metric and mode (`min` or `max`) by which the best checkpoint is chosen."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor:
+            return callback.monitor, callback.mode
+    return "val/loss", "min"
+
+
+def split_metrics(trainer: L.Trainer, pl_module: Any, split: str) -> dict[str, Any]:
+    """Metrics of the last pass over `val` or `test`; accuracy per class for `test`."""
+    evaluation = getattr(pl_module, "evaluations", {}).get(split)
+    if evaluation is None:  # a plain LightningModule: what it has logged
+        logged = epoch_metrics(trainer)
+        prefixes = (f"{split}/", f"{split}_")
+        return {
+            name.removeprefix(prefix): value
+            for name, value in logged.items()
+            for prefix in prefixes
+            if name.startswith(prefix)
+        }
+    metrics: dict[str, Any] = summary_metrics(evaluation)
+    if split == "test":
+        metrics |= class_metrics(pl_module.classes, evaluation.confusion)
+    return metrics
+
+
+def summarize_run(
+    trainer: L.Trainer,
+    pl_module: Any,
+    run_dir: Path,
+    best: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The content of `results.json` after the training; `status` and `test` are still open."""
+    timer: Any = next((c for c in trainer.callbacks if hasattr(c, "trained_seconds")), None)
+    extra = getattr(getattr(pl_module, "val_metrics", None), "extra", {})
+    speed = timer.images / max(timer.trained_seconds, 1e-9) if timer else None
+    return {
+        "status": "trained",
+        "val": dict(best["metrics"]) if best else None,
+        "test": None,
+        "best_epoch": best["epoch"] if best else None,
+        "monitor": monitored(trainer)[0],
+        "metrics": list(extra),
+        "epochs": trainer.current_epoch,
+        "seed": global_seed(),
+        "train_seconds": round(timer.train_seconds, 3) if timer else None,
+        "images_per_second": round(speed, 1) if speed is not None else None,
+        "num_parameters": sum(p.numel() for p in pl_module.parameters()),
+        "checkpoint": _checkpoint_name(trainer, run_dir),
+    }
+
+
+def _checkpoint_name(trainer: L.Trainer, run_dir: Path) -> str | None:
+    """The evaluated checkpoint, relative to the run folder; None for weights in memory."""
+    path = trainer.ckpt_path if trainer.state.fn != "fit" else None
+    if path is None:
+        return None
+    relative = os.path.relpath(path, run_dir)
+    return str(path) if relative.startswith("..") else relative
+
+
+def final_metrics(results: Mapping[str, Any]) -> dict[str, float]:
+    """Loss, accuracy and extra metrics of the best checkpoint, by split: `val/loss`, ..."""
+    names = ["loss", "acc", *results["metrics"]]
+    return {
+        f"{split}/{name}": results[split][name]
+        for split in ("val", "test")
+        if results[split]
+        for name in names
+        if name in results[split]
+    }
+
+
+def closing_line(results: Mapping[str, Any], run_dir: Path) -> str:
+    """The result of a run in one line, and its folder in another."""
+    split = "test" if results["test"] else "val"
+    metrics = results[split] or {}
+    parts = []
+    if "acc" in metrics:
+        parts.append(f"{split} accuracy {metrics['acc']:.4f}")
+    parts += [f"{split} {k} {metrics[k]:.4f}" for k in results["metrics"] if k in metrics]
+    if "loss" in metrics:
+        parts.append(f"{split} loss {metrics['loss']:.4f}")
+    line = ", ".join(parts) or "no metrics"
+    if results["best_epoch"] is not None:
+        chosen = (results["val"] or {}).get(results["monitor"].removeprefix("val/"))
+        value = "" if chosen is None else f" {chosen:.4f}"
+        line += f" (best of {results['epochs']} epochs: epoch {results['best_epoch'] + 1}, "
+        line += f"chosen by {results['monitor']}{value})"
+    if results["train_seconds"] is not None:
+        line += f" after {results['train_seconds']:.0f} s of training"
+    return f"{line}\n{run_dir}"

@@ -1,0 +1,181 @@
+"""TensorBoard: curves, images and settings of a run."""
+
+import copy
+import logging
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+log = logging.getLogger(__name__)
+
+STAGES = ("train", "val", "test")
+LOGGED_IN_STEPS = ("train/loss", "train/acc", "lr")  # the task logs them by itself, see log_metrics
+
+
+class TensorBoard(Logger):
+    """TensorBoard's event files, in the folder `tb` of a run.
+
+    `train`, `val` and `test` are runs of their own in TensorBoard and share their tags, so that it
+    draws one chart `loss` with a curve for each. The final metrics are in a fourth one, `results`,
+    with the settings, which the HParams tab shows.
+
+    This is not built on Lightning's TensorBoardLogger, which has one writer and hides it.
+
+    Args:
+        save_dir: the run folder.
+        log_graph: draw the network when the training starts.
+        options: arguments of torch's SummaryWriter, such as `flush_secs`.
+    """
+
+    def __init__(self, save_dir: str | Path, log_graph: bool = False, **options: Any):
+        super().__init__()
+        self.root = Path(save_dir) / "tb"  # short, since TensorBoard shows the path
+        self.options = options
+        self._save_dir = str(save_dir)
+        self._draw_graph = log_graph
+        self._started = False
+        self._writers: dict[str, SummaryWriter] = {}
+
+    @property
+    def name(self) -> str:
+        return "tb"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        return self._save_dir
+
+    @property
+    def log_dir(self) -> str:
+        return str(self.root)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> "SummaryWriter":
+        """The writer of the run `train`."""
+        return self.writer("train")
+
+    def writer(self, stage: str) -> "SummaryWriter":
+        """The writer of the run `train`, `val` or `test`."""
+        if stage not in self._writers:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writers[stage] = SummaryWriter(str(self.root / stage), **self.options)
+        return self._writers[stage]
+
+    @rank_zero_only
+    def start(self, step: int | None) -> None:
+        """Remove what an earlier run in this folder has logged, or what will be logged again.
+
+        `trainer.fit` starts a logger that has not been started.
+
+        Args:
+            step: where a resumed run continues; None starts a new run.
+        """
+        self._started = True
+        self.finalize("restarted")
+        self._writers = {}
+        if step is not None:
+            self.options["purge_step"] = step
+        # Test and results are written at the end of a run, as a whole.
+        for folder in [self.root] if step is None else [self.root / "test", self.root / "results"]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The settings are logged with the results."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log scalars: `val/loss` is `metrics/loss` of the run `val`.
+
+        At the end of an epoch (with the key `epoch`) the training metrics are left out: the task
+        has logged them at its log intervals.
+        """
+        for name, value in metrics.items():
+            if name == "epoch" or ("epoch" in metrics and name in LOGGED_IN_STEPS):
+                continue
+            stage, _, tag = name.rpartition("/")
+            if stage in STAGES:
+                self.writer(stage).add_scalar(f"metrics/{tag}", value, step)
+            else:
+                self.experiment.add_scalar(name if stage else f"training/{name}", value, step)
+
+    @rank_zero_only
+    def log_image(self, key: str, images: list[np.ndarray], step: int | None = None) -> None:
+        """Log images, uint8 (H, W, 3): `val/predictions` is `images/predictions` of `val`."""
+        stage, _, tag = key.partition("/")
+        for image in images:
+            self.writer(stage).add_image(f"images/{tag}", image, step, dataformats="HWC")
+
+    @rank_zero_only
+    def log_graph(self, model: Any, input_array: torch.Tensor | None = None) -> None:
+        """Draw `model.model`, once. Lightning calls this before anything is logged."""
+        if not self._started and model.trainer.state.fn == "fit":
+            self.start(_resumed_step(model.trainer.ckpt_path))
+        data = model.trainer.datamodule
+        if not self._draw_graph or not hasattr(data, "image_size"):
+            return
+        self._draw_graph = False
+        # A copy: add_graph would switch frozen layers to training mode.
+        network = copy.deepcopy(model.model).eval()
+        images = torch.zeros(1, data.channels, data.image_size, data.image_size)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tracing is deprecated and warns at each condition
+            try:
+                self.experiment.add_graph(network, images.to(model.device))
+            except Exception as error:  # not every network can be traced, and none has to be
+                reason = str(error).strip().partition("\n")[0]
+                log.warning("TensorBoard cannot draw the network: %s", reason)
+
+    @rank_zero_only
+    def log_results(
+        self, settings: Mapping[str, Any], metrics: Mapping[str, float], step: int
+    ) -> None:
+        """Log a row of the HParams tab.
+
+        SummaryWriter.add_hparams would also fix the columns for all runs by those of this one.
+        """
+        from torch.utils.tensorboard import FileWriter
+        from torch.utils.tensorboard.summary import hparams, scalar
+
+        writer = FileWriter(str(self.root / "results"))
+        for name, value in metrics.items():
+            writer.add_summary(scalar(name, value), step)
+        for summary in hparams(dict(settings), dict(metrics))[1:]:
+            writer.add_summary(summary)
+        writer.close()
+
+    def save(self) -> None:
+        for writer in self._writers.values():
+            writer.flush()
+
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        """What was logged before a checkpoint must be on the disk when the checkpoint is."""
+        self.save()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close the files; what is logged later opens new ones."""
+        for writer in self._writers.values():
+            writer.close()
+
+
+def _resumed_step(checkpoint: str | Path | None) -> int | None:
+    if checkpoint is None:
+        return None
+    # The tensors are not read.
+    return torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["global_step"]
