@@ -1,4 +1,4 @@
-"""Measure a trained network again: python evaluate.py ckpt=runs/.../checkpoints/best.ckpt"""
+"""Evaluate a trained network: python evaluate.py ckpt=runs/.../checkpoints/best.ckpt"""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.command_line import require, run, two_line_errors
+from src.config.cli import require, run, two_line_errors
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
@@ -14,7 +14,7 @@ def main(cfg: DictConfig) -> float:
     """One evaluation; returns its loss."""
     with two_line_errors():
         require(cfg, "ckpt")
-        from src.evaluation import evaluate
+        from src.engine.evaluate import evaluate
 
         return evaluate(cfg, Path(HydraConfig.get().runtime.output_dir))["loss"]
 

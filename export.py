@@ -1,9 +1,9 @@
-"""Write a trained network for other programs: python export.py ckpt=runs/.../checkpoints/best.ckpt format=onnx"""
+"""Export a trained network: python export.py ckpt=runs/.../checkpoints/best.ckpt format=onnx"""
 
 import hydra
 from omegaconf import DictConfig
 
-from src.command_line import require, run, two_line_errors
+from src.config.cli import require, run, two_line_errors
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="export")
@@ -11,7 +11,7 @@ def main(cfg: DictConfig) -> None:
     """One exported file."""
     with two_line_errors():
         require(cfg, "ckpt")
-        from src.export import export
+        from src.engine.export import export
 
         export(cfg)
 

@@ -1,6 +1,7 @@
-"""Ask a trained network about picture files: python predict.py ckpt=runs/.../checkpoints/best.ckpt path=photos
+"""Predict the classes of images: python predict.py ckpt=runs/.../checkpoints/best.ckpt path=photos
 
-Exit code 0: every file has a prediction. 1: some could not be read; they are named, the others have theirs. 2: nothing was done.
+Exit code 0: every file has a prediction. 1: some could not be read; they are listed, the others
+have theirs. 2: nothing was done.
 """
 
 import sys
@@ -10,7 +11,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.command_line import require, run, two_line_errors
+from src.config.cli import require, run, two_line_errors
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="predict")
@@ -18,11 +19,11 @@ def main(cfg: DictConfig) -> None:
     """One pass over the files."""
     with two_line_errors():
         require(cfg, "ckpt", "path")
-        from src.prediction import predict
+        from src.engine.predict import predict
 
         results = predict(cfg, Path(HydraConfig.get().runtime.output_dir))
-    if results["unreadable"]:
-        sys.exit(1)
+        if results["unreadable"]:
+            sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Search hyper-parameters: python search.py model=lenet search=recipe n_trials=20"""
+"""Search for hyperparameters: python search.py model=lenet search=recipe n_trials=20"""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from src.command_line import run, two_line_errors
+from src.config.cli import run, two_line_errors
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="search")
 def main(cfg: DictConfig) -> float | None:
     """One search, or one more worker of it; returns the lowest validation loss."""
     with two_line_errors():
-        from src.search import search
+        from src.sweeps.search import search
 
         job = HydraConfig.get()
         return search(cfg, list(job.overrides.task), Path(job.runtime.output_dir))

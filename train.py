@@ -1,6 +1,8 @@
 """Train a network: python train.py model=simple_v3 data=cifar10 trainer.accelerator=gpu
 
-torch and lightning are imported inside `main`, so that `--help`, `--cfg job`, tab completion and typing errors answer at once.
+`check=true`, `find_lr=true` and `reproduce=RUN` do something else with the same settings; `-m`
+runs a sweep. torch and lightning are imported inside `main`, so that `--help`, `--cfg job` and
+typing errors answer at once.
 """
 
 import sys
@@ -11,28 +13,38 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from src.command_line import run, two_line_errors
-from src.stored_config import continued_config
+from src.config.cli import run, two_line_errors
+from src.config.stored import resumed_config
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float:
     """One run; returns the validation loss of its best checkpoint."""
     job = HydraConfig.get()
-    if job.mode == RunMode.MULTIRUN:  # a sweep whose engine gives its jobs no process of their own; see src/sweep.py
-        from src.sweep import run_job
+    run_dir = Path(job.runtime.output_dir)
+    typed = list(job.overrides.task)
+    if job.mode == RunMode.MULTIRUN:  # a job of a sweep whose launcher starts no process for it
+        from src.sweeps.plan import run_job
 
-        return run_job(cfg, Path(job.runtime.output_dir))
-    if cfg.resume:
-        cfg = continued_config(cfg, list(job.overrides.task))
+        return run_job(cfg, run_dir)
     with two_line_errors():
-        from src.training import check_only, objective, train
+        if cfg.reproduce:
+            from src.engine.reproduce import reproduce
 
-        if cfg.get("check"):
-            if not check_only(cfg, Path(job.runtime.output_dir)):
-                sys.exit(1)
-            return 0.0
-        return objective(train(cfg, Path(job.runtime.output_dir)))
+            sys.exit(1 if reproduce(cfg.reproduce, run_dir) else 0)
+        if cfg.find_lr:
+            from src.engine.find_lr import find_lr
+
+            return find_lr(cfg, typed, run_dir)
+        if cfg.resume:
+            cfg = resumed_config(cfg, typed)
+        if cfg.check:
+            from src.engine.check import check
+
+            sys.exit(0 if check(cfg, run_dir) else 1)
+        from src.engine.train import objective, train
+
+        return objective(train(cfg, run_dir))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,250 @@
+"""What stands between the shell and Hydra: paths taken as they are, and how errors end.
+
+Nothing heavy is imported here, so that `--help` and typing errors answer at once.
+"""
+
+import atexit
+import logging
+import os
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from ..errors import UserError
+from .tracebacks import format_error
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+# Keys whose values Hydra's grammar must not read.
+VERBATIM = ("ckpt", "path", "run", "runs", "resume", "reproduce", "output")
+# Hydra's options that are followed by a value, which may hold =.
+SHORT = ("-p", "-cp", "-cn", "-cd")
+LONG = ("--package", "--config-path", "--config-name", "--config-dir", "--experimental-rerun")
+MODES = ("find_lr", "reproduce")  # of train.py, with a run folder of their own name
+NEW_RUN = "runs/${now:%Y-%m-%d_%H-%M-%S-%f}"
+# `run` sets HYDRA_FULL_ERROR for itself; this variable passes on what was typed.
+FULL_ERROR = "FULL_ERROR_WANTED"
+
+
+class ConsoleHandler(logging.StreamHandler):
+    """Writes log messages until nobody reads them any more; the run goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            _discard_output()
+        else:
+            super().handleError(record)
+
+
+def run(main: Callable[[], object]) -> None:
+    """Run an entry point decorated by `hydra.main` on the command line of this process.
+
+    Mistakes in settings end with two lines and exit code 2, mistakes in code with a traceback and
+    exit code 1. `HYDRA_FULL_ERROR=1` asks for the whole traceback.
+    """
+    # conf/hydra/launcher gives defaults to launchers that have a schema of the same name.
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/", category=UserWarning)
+    os.environ.setdefault(FULL_ERROR, os.environ.get("HYDRA_FULL_ERROR", "0"))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
+    with two_line_errors():
+        sys.argv[1:] = prepare_arguments(sys.argv[1:])
+        try:
+            main()
+        finally:
+            sys.stdout.flush()
+
+
+def prepare_arguments(arguments: list[str]) -> list[str]:
+    """The command line as Hydra takes it.
+
+    Raises:
+        UserError: `resume=` names no checkpoint.
+    """
+    arguments = _choose_folder(_find_resumed_run(arguments))
+    return [quote(argument) for argument in options_first(arguments)]
+
+
+@contextmanager
+def two_line_errors() -> Iterator[None]:
+    """End the program on an error, see `run`; inside a job too, before Hydra sees the error."""
+    try:
+        yield
+    except BrokenPipeError:
+        _discard_output()
+        sys.exit(128 + signal.SIGPIPE)
+    except KeyboardInterrupt:
+        if _wants_full_error():
+            raise
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        end_with(error)
+
+
+def end_with(error: Exception) -> NoReturn:
+    """Report an error on the screen and exit with its code."""
+    from .hydra_errors import to_user_error
+
+    user_error = error if isinstance(error, UserError) else to_user_error(error)
+    if _wants_full_error():
+        traceback.print_exception(error)
+    if user_error is not None:
+        fail(user_error.problem, user_error.remedy)
+    if not _wants_full_error():
+        print(format_error(error, _log_whole_traceback(error)), file=sys.stderr)
+    sys.exit(1)
+
+
+def fail(problem: str, remedy: str) -> NoReturn:
+    """Print two lines and exit with code 2."""
+    print(f"Error: {_one_line(problem)}\nHint:  {_one_line(remedy)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def require(cfg: "DictConfig", *keys: str) -> None:
+    """Raise a `UserError` for the first of `keys` that was not typed: `???` in the YAML."""
+    from omegaconf import OmegaConf
+
+    for key in keys:
+        if OmegaConf.is_missing(cfg, key):
+            script = Path(sys.argv[0]).name
+            raise UserError(
+                f"{key}= is missing.",
+                f"Add {key}=... to the command; python {script} --cfg job shows every key.",
+            )
+
+
+def quote(argument: str) -> str:
+    """`ckpt=a(1)=b,c.ckpt` -> `ckpt='a(1)=b,c.ckpt'`, so that Hydra reads the path as it is."""
+    key, equals, value = argument.partition("=")
+    if key.lstrip("+") not in VERBATIM or not equals or value in ("", "null"):
+        return argument
+    if len(value) > 1 and value[0] == value[-1] == "'":
+        return argument
+    return f"{key}={quoted(value)}"
+
+
+def quoted(value: str) -> str:
+    """A string in quotes of Hydra's grammar: a backslash counts only in front of a quote."""
+    head = value.rstrip("\\")
+    escaped = head.replace("\\'", "\\\\'").replace("'", "\\'") + value[len(head) :] * 2
+    return f"'{escaped}'"
+
+
+def options_first(arguments: list[str]) -> list[str]:
+    """Options, then settings: Hydra's parser refuses settings on both sides of an option."""
+    options: list[str] = []
+    settings: list[str] = []
+    previous = ""
+    for argument in arguments:
+        is_setting = "=" in argument or argument.startswith("~")
+        if is_setting and not argument.startswith("-") and previous not in (*SHORT, *LONG):
+            settings.append(argument)
+        else:
+            options.append(argument)
+        previous = argument
+    return [*options, *settings]
+
+
+def _value(arguments: list[str], key: str) -> str | None:
+    """The value of a setting as it was typed; None where it was not, or is null."""
+    typed = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{key}=")]
+    return typed[-1] if typed and typed[-1] not in ("", "null", "false") else None
+
+
+def _choose_folder(arguments: list[str]) -> list[str]:
+    """The run folder of a check (a temporary one) and of the other modes of train.py."""
+    if _value(arguments, "check"):
+        folder = tempfile.mkdtemp(prefix="check-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        keys = ("hydra.run.dir", "hydra.sweep.dir")
+        kept = [argument for argument in arguments if argument.partition("=")[0] not in keys]
+        return [*(f"{key}={quoted(folder)}" for key in keys), *kept]
+    for mode in MODES:
+        if _value(arguments, mode) and not _value(arguments, "hydra.run.dir"):
+            return [f"hydra.run.dir={NEW_RUN}_{mode}", *arguments]
+    return arguments
+
+
+def _find_resumed_run(arguments: list[str]) -> list[str]:
+    """With `resume=`: the checkpoint's full path, and its run folder as the folder of this run."""
+    value = _value(arguments, "resume")
+    if value is None or value.startswith("'"):
+        return arguments
+    typed_folder = _value(arguments, "hydra.run.dir")
+    folder = typed_folder.strip("'\"") if typed_folder else None
+    checkpoint = _last_of_newest(folder) if value == "last" else _find_checkpoint(value)
+    added = [f"resume={checkpoint}"]
+    if folder is None and checkpoint.parent.name == "checkpoints":
+        added.append(f"hydra.run.dir={quoted(str(checkpoint.parent.parent))}")
+    return [*added, *(argument for argument in arguments if not argument.startswith("resume="))]
+
+
+def _last_of_newest(folder: str | None) -> Path:
+    """`last.ckpt` of a run folder, or of the run that wrote one most recently."""
+    if folder is not None:
+        found = [Path(folder) / "checkpoints" / "last.ckpt"]
+    else:
+        checkpoints = Path("runs").glob("*/checkpoints/last.ckpt")
+        found = sorted(checkpoints, key=lambda path: path.stat().st_mtime)
+    if not found or not found[-1].is_file():
+        raise UserError(
+            f"resume=last finds no checkpoint in {Path(folder or 'runs').absolute()}.",
+            "Give the file with resume=PATH, or start without resume.",
+        )
+    return found[-1].absolute()
+
+
+def _find_checkpoint(value: str) -> Path:
+    """The checkpoint that a file or a run folder stands for."""
+    path = Path(value).expanduser()
+    if path.is_dir():
+        path = path / "checkpoints" / "last.ckpt"
+        best = path.with_name("best.ckpt")
+        if not path.is_file() and best.is_file():
+            raise UserError(
+                f"There is no checkpoint {path}.",
+                f"Resume from the best one: python train.py {shlex.quote(f'resume={best}')}",
+            )
+    if not path.is_file():
+        raise UserError(
+            f"There is no checkpoint {path}.",
+            "Give a last.ckpt or best.ckpt, or the folder of a run.",
+        )
+    return path.absolute()
+
+
+def _log_whole_traceback(error: Exception) -> str | None:
+    """Write the whole traceback into the log file of the run; the file's path, if it stays."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            failure = (type(error), error, error.__traceback__)
+            record = log.makeRecord(log.name, logging.ERROR, "", 0, "failed", (), failure)
+            handler.handle(record)
+            temporary = _value(sys.argv[1:], "check")
+            return None if temporary else os.path.relpath(handler.baseFilename)
+    return None
+
+
+def _discard_output() -> None:
+    """Let nothing fail that still prints; `python train.py --help | head` closes the output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _wants_full_error() -> bool:
+    return os.environ.get(FULL_ERROR, "0") not in ("", "0")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

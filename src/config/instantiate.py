@@ -1,0 +1,248 @@
+"""From a composed config to the objects of a run, one function for each of them."""
+
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torchmetrics import Metric
+
+from ..errors import UserError
+from ..runs.checkpoint import AtomicCheckpointIO, to_plain
+from .factory import call, guarded, partial_instantiate
+from .plain import plain_config, resolved
+from .settings import is_enabled
+from .trial import check_model, check_monitors, try_loss, try_on_meta, try_optimizer
+from .validate import locate, parameters, validate
+from .warning_filters import silence_warnings
+
+TIMING = ("interval", "monitor")  # keys of a scheduler that are arguments of the task
+
+
+def prepare_config(cfg: DictConfig) -> None:
+    """Complete a composed config before it is recorded or built.
+
+    Paths become absolute, as seen from where the command was typed; settings of the data that are
+    null become what pretrained weights expect.
+
+    Raises:
+        UserError: a network or weights that do not exist.
+    """
+    resolve_paths(cfg)
+    apply_pretrained_defaults(cfg)
+
+
+def resolve_paths(cfg: DictConfig) -> None:
+    """Make the paths of the data, and of weights in a file, absolute."""
+    for group, keys in (("data", ("root", "cache_dir")), ("model", ("weights",))):
+        node = cfg.get(group) or {}
+        for key in keys:
+            # An interpolation stays as it is written: it may be a secret.
+            if key not in node or OmegaConf.is_interpolation(node, key):
+                continue
+            path = os.path.abspath(os.path.expanduser(node[key] or ""))
+            if node[key] and (group == "data" or os.path.isfile(path)):
+                node[key] = path
+
+
+def apply_pretrained_defaults(cfg: DictConfig) -> None:
+    """Set image size, channels, mean and std that are null to those of pretrained weights.
+
+    Raises:
+        UserError: a network or weights that do not exist.
+    """
+    model = cfg.get("model")
+    if not model or not model.get("weights"):
+        return
+    expected_input = getattr(locate("model", model._target_), "pretrained_input", None)
+    if expected_input is None:
+        return
+    names = [name for name in inspect.signature(expected_input).parameters if name in model]
+    defaults = guarded("model", expected_input, **{name: model[name] for name in names})
+    if cfg.data.get("channels") not in (None, defaults["channels"]):
+        defaults = {"image_size": defaults["image_size"]}  # mean and std are of other channels
+    for key, value in defaults.items():
+        if key in cfg.data and cfg.data[key] is None:
+            cfg.data[key] = value
+
+
+def instantiate_datamodule(cfg: DictConfig) -> L.LightningDataModule:
+    """The data. They are the first object of a run, so all settings are validated here.
+
+    Raises:
+        UserError: settings that cannot work.
+    """
+    validate(resolved(cfg))
+    return call("data", resolved(cfg.data))
+
+
+def instantiate_model(cfg: DictConfig, datamodule: Any) -> nn.Module:
+    """The network for a data set, after a trial with two empty images.
+
+    A resumed run has its weights in the checkpoint, so none are read or downloaded for it.
+
+    Raises:
+        UserError: settings that the network refuses, or a network that does not fit the data.
+        Exception: whatever its own code raises.
+    """
+    node = resolved(cfg.model)
+    facts = _input_facts(node, datamodule)
+    without_weights = {"weights": None} if "weights" in node else {}
+    size = getattr(datamodule, "image_size", None)
+    known = {"in_channels", "num_classes"} <= set(facts) and bool(size)
+    trial = (facts.get("in_channels", 0), size or 0, facts.get("num_classes", 0))
+    build = partial(call, "model", node, **facts)
+    tried = not known or try_on_meta(partial(build, **without_weights), *trial)
+    model = build(**(without_weights if cfg.get("resume") else {}))
+    if not tried:
+        check_model(model, *trial)
+    return model
+
+
+def _input_facts(model: Mapping[str, Any], datamodule: Any) -> dict[str, Any]:
+    """The network's arguments that follow from the data, as far as the data have them."""
+    facts: dict[str, Any] = {}
+    if hasattr(datamodule, "channels"):
+        facts["in_channels"] = datamodule.channels
+    if hasattr(datamodule, "classes"):
+        facts["num_classes"] = len(datamodule.classes)
+    known, _ = parameters(locate("model", model["_target_"]))
+    if "image_size" in known and hasattr(datamodule, "image_size"):
+        facts["image_size"] = datamodule.image_size
+    return facts
+
+
+def instantiate_task(cfg: DictConfig, model: nn.Module, datamodule: Any) -> L.LightningModule:
+    """The task around a network. It gets the arguments that its signature names.
+
+    Raises:
+        UserError: settings of the task, the loss, the optimizer or the scheduler that are refused;
+            a monitor that is not a metric of the task.
+    """
+    scheduler = resolved(cfg.get("scheduler")) or {}
+    offered = {
+        "model": model,
+        "optimizer": _factory("optimizer", resolved(cfg.get("optimizer"))),
+        "scheduler": _factory("scheduler", {k: v for k, v in scheduler.items() if k not in TIMING}),
+        "description": describe(cfg, datamodule),
+        **{key: scheduler[key] for key in TIMING if key in scheduler},
+        **{key: getattr(datamodule, key) for key in ("mean", "std") if hasattr(datamodule, key)},
+    }
+    if hasattr(datamodule, "classes"):
+        offered["classes"] = datamodule.classes
+        offered["metrics"] = instantiate_metrics(cfg, len(datamodule.classes))
+    known, open_ended = parameters(locate("task", cfg.task._target_))
+    accepted = {key: value for key, value in offered.items() if open_ended or key in known}
+    task = call("task", resolved(cfg.task), **accepted)
+    check_monitors(cfg, task, datamodule)
+    try_optimizer(accepted.get("optimizer"), accepted.get("scheduler"))
+    if "loss" in cfg.task and hasattr(datamodule, "classes"):
+        try_loss(task.loss, datamodule)
+    return task
+
+
+def describe(cfg: DictConfig, datamodule: Any) -> dict[str, Any]:
+    """What checkpoints say about network and input, in plain types."""
+    config = plain_config(cfg)
+    facts = _input_facts(config["model"], datamodule)
+    return {
+        "model": to_plain(config["model"] | facts),
+        "image_size": getattr(datamodule, "image_size", None),
+        "resize": getattr(datamodule, "resize", "stretch"),
+        "config": config,
+    }
+
+
+def instantiate_metrics(cfg: DictConfig, num_classes: int) -> dict[str, Metric]:
+    """The extra metrics, by name."""
+    nodes = resolved(cfg.get("metrics")) or {}
+    return {
+        str(name): call(f"metrics.{name}", node, num_classes=num_classes)
+        for name, node in nodes.items()
+    }
+
+
+def instantiate_callbacks(cfg: DictConfig, run_dir: Path) -> list[L.Callback]:
+    """The enabled callbacks, in the order of the config."""
+    callbacks = []
+    for name, node in (resolved(cfg.get("callbacks")) or {}).items():
+        if not is_enabled(node):
+            continue
+        node.pop("enabled", None)
+        if "dirpath" in node and node["dirpath"] is None:
+            node["dirpath"] = str(run_dir / "checkpoints")
+        callbacks.append(_call_with_run(f"callbacks.{name}", node, cfg, run_dir))
+    return callbacks
+
+
+def instantiate_loggers(cfg: DictConfig, run_dir: Path) -> list[Logger]:
+    """The loggers, which write into the run folder."""
+    nodes = resolved(cfg.get("logger")) or {}
+    return [
+        _call_with_run(f"logger.{name}", node, cfg, run_dir) for name, node in nodes.items() if node
+    ]
+
+
+def _call_with_run(path: str, node: dict[str, Any], cfg: DictConfig, run_dir: Path) -> Any:
+    """Call a target with the run folder and the config, where its signature names them."""
+    known, _ = parameters(locate(path, node["_target_"]))
+    offered: dict[str, Any] = {"run_dir": run_dir, "save_dir": str(run_dir)}
+    if "config" in known:
+        offered["config"] = plain_config(cfg)
+    missing = {key: offered[key] for key in offered if key in known and node.get(key) is None}
+    return call(path, node, **missing)
+
+
+def instantiate_trainer(
+    cfg: DictConfig,
+    run_dir: Path,
+    callbacks: Sequence[L.Callback] = (),
+    loggers: Sequence[Logger] = (),
+) -> L.Trainer:
+    """Lightning's trainer. Its checkpoints are written atomically, unless the strategy has a way
+    of its own.
+
+    Raises:
+        UserError: settings that Lightning refuses, or devices that are not there.
+    """
+    silence_warnings()
+    node = resolved(cfg.trainer)
+    saves = any(isinstance(callback, Checkpoint) for callback in callbacks)
+    objects = {
+        "callbacks": list(callbacks),
+        "logger": list(loggers) or False,
+        "default_root_dir": str(run_dir),
+        "enable_checkpointing": node.get("enable_checkpointing", saves),
+    }
+    _check_accelerator(node)
+    trainer = call("trainer", node, **objects)
+    if str(node.get("precision")) in ("16", "16-mixed") and "bf16" in str(trainer.precision):
+        raise UserError(
+            "trainer.precision=16-mixed needs a GPU; on this CPU Lightning computes in bfloat16.",
+            "Set trainer.precision=bf16-mixed, or 32-true.",
+        )
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+    return trainer
+
+
+def _check_accelerator(node: Mapping[str, Any]) -> None:
+    accelerator = node.get("accelerator")
+    if accelerator in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
+        raise UserError(
+            f"trainer.accelerator={accelerator}, but torch {torch.__version__} finds no GPU.",
+            "Leave the key out to use what there is, or set trainer.accelerator=cpu.",
+        )
+
+
+def _factory(group: str, node: dict[str, Any] | None) -> Callable | None:
+    return partial_instantiate(group, node) if node else None

@@ -1,0 +1,34 @@
+"""Configs as plain values."""
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ..runs.checkpoint import to_plain
+from ..runs.environment import redact_secrets
+
+
+def resolved(node: Any) -> Any:
+    """A part of a config as plain values."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def plain_config(cfg: DictConfig) -> dict[str, Any]:
+    """A config as plain values for records.
+
+    Values from the environment stay as they are written, `${oc.env:NAME}`, and values under keys
+    that are named like secrets are left out.
+    """
+    written = _escape_environment(OmegaConf.to_container(cfg, resolve=False))
+    resolved = OmegaConf.to_container(OmegaConf.create(written), resolve=True)
+    return redact_secrets(to_plain(resolved))
+
+
+def _escape_environment(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _escape_environment(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escape_environment(item) for item in value]
+    if isinstance(value, str) and "oc.env:" in value:
+        return value.replace("${", "\\${")
+    return value

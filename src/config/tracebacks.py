@@ -1,0 +1,132 @@
+"""Tracebacks of mistakes in code, with the frames of libraries and of this project folded away."""
+
+import os
+import sysconfig
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import FrameType
+
+PACKAGE = Path(__file__).resolve().parents[1]
+PROJECT = PACKAGE.parent
+STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
+INSTALLED = ("site-packages", "dist-packages")
+# Rooms of this project whose frames say nothing about a mistake in somebody else's code.
+ROOMS = ["callbacks", "config", "engine", "inference", "loggers", "reporting", "runs", "sweeps"]
+MACHINERY = tuple(f"{room}/" for room in ROOMS)
+# The part of them where people add no code.
+CORE = ("config/", "engine/", "runs/", "sweeps/", "tasks/optim.py")
+MAX_LINES = 25  # on the screen
+MAX_MESSAGE = 12  # lines of them for the type and message of the exception
+
+
+def is_library(filename: str) -> bool:
+    """Whether a source file belongs to Python or to an installed package."""
+    if filename.startswith(("<frozen", STANDARD_LIBRARY)):
+        return True
+    return any(folder in Path(filename).parts for folder in INSTALLED)
+
+
+def is_machinery(filename: str, rooms: tuple[str, ...] = MACHINERY) -> bool:
+    """Whether a source file is an entry point of this project or lies in one of these rooms."""
+    path = Path(filename).resolve()
+    if path.parent == PROJECT:
+        return path.stem in ("train", "evaluate", "predict", "export", "search", "compare")
+    if not path.is_relative_to(PACKAGE):
+        return False
+    return path.relative_to(PACKAGE).as_posix().startswith(rooms)
+
+
+def own_frames(error: BaseException) -> Iterator[FrameType]:
+    """The frames of an error in code that people write: of neither a library nor the core."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        filename = frame.f_code.co_filename
+        if not is_library(filename) and not is_machinery(filename, CORE):
+            yield frame
+
+
+def raised_in(error: BaseException, *packages: str) -> bool:
+    """Whether code of one of these packages raised an error."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not frames:
+        return False
+    return frames[-1].f_globals.get("__name__", "").partition(".")[0] in packages
+
+
+def format_error(error: BaseException, log_file: str | None = None) -> str:
+    """The traceback of an error as it helps the author of the code that failed.
+
+    Frames of libraries and of this project's machinery are folded into one line, except for the
+    last frame outside of libraries. Where only such frames remain, nothing is folded.
+
+    Args:
+        error: an exception with its traceback.
+        log_file: the file that has the whole traceback.
+    """
+    summary = traceback.TracebackException.from_exception(error)
+    lines = list(_format_chain(summary))
+    message = _clip(_split(summary.format_exception_only()), MAX_MESSAGE)
+    where = f" It is also in {log_file}." if log_file else ""
+    hint = f"HYDRA_FULL_ERROR=1 shows the whole traceback.{where}"
+    room = MAX_LINES - len(message) - 2
+    if len(lines) > room:
+        lines = ["  ...", *lines[len(lines) - room + 1 :]]
+    return "\n".join([hint, "Traceback (most recent call last):", *lines, *message])
+
+
+def _format_chain(summary: traceback.TracebackException) -> Iterator[str]:
+    """Lines of the frames, those of the exceptions that led to this one first."""
+    cause = summary.__cause__
+    if cause is None and not summary.__suppress_context__:
+        cause = summary.__context__
+    if cause is not None:
+        yield from _format_chain(cause)
+        yield from _clip(_split(cause.format_exception_only()), 3)
+        yield "which led to:"
+    yield from _fold(summary.stack)
+
+
+def _fold(stack: traceback.StackSummary) -> Iterator[str]:
+    outside = [i for i, frame in enumerate(stack) if not is_library(frame.filename)]
+    shown = {i for i in outside if not is_machinery(stack[i].filename)} | set(outside[-1:])
+    if not shown:
+        yield from _split(stack.format())
+        return
+    folded: list[traceback.FrameSummary] = []
+    for i, frame in enumerate(stack):
+        if i not in shown:
+            folded.append(frame)
+            continue
+        yield from _describe(folded)
+        folded = []
+        yield from _split(traceback.format_list([frame]))
+    yield from _describe(folded)
+
+
+def _describe(folded: list[traceback.FrameSummary]) -> Iterator[str]:
+    if folded:
+        names = dict.fromkeys(_package(frame.filename) for frame in folded)
+        frames = "frame" if len(folded) == 1 else "frames"
+        yield f"  ... {len(folded)} {frames} in {', '.join(names)}"
+
+
+def _package(filename: str) -> str:
+    """The name of the package that a source file belongs to."""
+    if not is_library(filename):
+        return "this project"
+    parts = Path(filename).parts
+    for folder in INSTALLED:
+        if folder in parts:
+            return parts[parts.index(folder) + 1].removesuffix(".py")
+    return "Python"
+
+
+def _split(chunks: Iterable[str]) -> list[str]:
+    return "".join(chunks).rstrip("\n").split("\n")
+
+
+def _clip(lines: list[str], most: int) -> list[str]:
+    """At most that many lines: the first one and the last ones."""
+    if len(lines) <= most:
+        return lines
+    return [lines[0], "  ...", *lines[len(lines) - most + 2 :]]

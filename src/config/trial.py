@@ -1,0 +1,197 @@
+"""A trial of the network, the optimizer and the loss before any data are read.
+
+The network takes two empty images. It is first built on the meta device, without memory for its
+weights: VGG's 138 million need not be drawn to find that the images are too small. What cannot run
+there is tried for real. An exception of the network's own code is not changed, it gets a note.
+"""
+
+import io
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from omegaconf import DictConfig
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from ..errors import UserError
+from ..tasks import optim
+from .factory import guarded
+from .plain import resolved
+from .settings import is_enabled
+
+IMAGES = 2  # of a trial
+SIZES = (32, 64, 96, 128, 224, 299)  # proposed where images are too small
+
+
+def try_on_meta(
+    build: Callable[[], nn.Module], channels: int, image_size: int, num_classes: int
+) -> bool:
+    """Build a network on the meta device and try it there.
+
+    Args:
+        build: makes the network; what it prints is lost, since it is built again for real.
+
+    Returns:
+        Whether that was possible; False means that the network has to be tried for real.
+
+    Raises:
+        UserError: another number of outputs than classes; or, for a network with the attribute
+            `suggest_image_size`, images that are too small, with a size that works.
+    """
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
+        model = build_on_meta(build)
+        if model is None or any(isinstance(p, UninitializedParameter) for p in model.parameters()):
+            return False
+        try:
+            output = forward(model, channels, image_size, "meta")
+        except Exception as error:
+            if getattr(model, "suggest_image_size", False):
+                _suggest_image_size(model, channels, image_size, error)
+            return False
+    check_output(model, output, num_classes)
+    return True
+
+
+def build_on_meta(build: Callable[[], nn.Module]) -> nn.Module | None:
+    """A network without memory for its weights; None where it cannot be built like that.
+
+    Raises:
+        UserError: settings that the network refuses.
+    """
+    try:
+        with _undisturbed(), torch.device("meta"):
+            return build()
+    except UserError:
+        raise
+    except Exception:  # the network is about to be built for real, which raises it again
+        return None
+
+
+def accepts_input(model: nn.Module, channels: int, image_size: int, device: str) -> bool:
+    """Whether a network takes images of this size."""
+    try:
+        forward(model, channels, image_size, device)
+    except Exception:
+        return False
+    return True
+
+
+def check_model(model: nn.Module, channels: int, image_size: int, num_classes: int) -> None:
+    """Try a network on the CPU.
+
+    Raises:
+        UserError: another number of outputs than classes.
+        Exception: whatever its own code raises.
+    """
+    try:
+        output = forward(model, channels, image_size, "cpu")
+    except Exception as error:
+        shape = f"{channels}x{image_size}x{image_size}"
+        error.add_note(f"Raised in a trial with {IMAGES} empty images of {shape}.")
+        raise
+    check_output(model, output, num_classes)
+
+
+def forward(model: nn.Module, channels: int, image_size: int, device: str) -> Any:
+    """The output for empty images, in evaluation mode."""
+    training = model.training
+    model.eval()
+    try:
+        with _undisturbed(), torch.no_grad():
+            return model(torch.zeros(IMAGES, channels, image_size, image_size, device=device))
+    finally:
+        model.train(training)
+
+
+def check_output(model: nn.Module, output: Any, num_classes: int) -> None:
+    """Whether the output is one logit per image and class.
+
+    Raises:
+        UserError: it is not.
+    """
+    name = type(model).__name__
+    if not isinstance(output, torch.Tensor):
+        kind = "nothing" if output is None else f"a {type(output).__name__}"
+        raise UserError(
+            f"{name} returns {kind} instead of logits.",
+            "Return one tensor of shape (N, num_classes) from forward.",
+        )
+    if tuple(output.shape) != (IMAGES, num_classes):
+        raise UserError(
+            f"{name} returns a tensor of shape {tuple(output.shape)} for {IMAGES} images, "
+            f"but the data have {num_classes} classes.",
+            "Return logits of shape (N, num_classes): end the network with num_classes outputs.",
+        )
+
+
+def _suggest_image_size(model: nn.Module, channels: int, image_size: int, error: Exception) -> None:
+    larger = (size for size in SIZES if size > image_size)
+    fitting = next((n for n in larger if accepts_input(model, channels, n, "meta")), None)
+    if fitting is not None:
+        raise UserError(
+            f"{type(model).__name__} does not take images of {channels}x{image_size}x{image_size}.",
+            f"Add data.image_size={fitting}.",
+        ) from error
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Without an effect on random numbers, and without breakpoints.
+
+    A breakpoint in `forward` is of use with a batch of real images.
+    """
+    hook = sys.breakpointhook
+    sys.breakpointhook = lambda *args, **kwargs: None
+    try:
+        with isolate_rng(include_cuda=False):
+            yield
+    finally:
+        sys.breakpointhook = hook
+
+
+def check_monitors(cfg: DictConfig, task: Any, datamodule: Any) -> None:
+    """Whether everything that watches a metric watches one that the task logs."""
+    if not hasattr(task, "metric_names"):
+        return
+    names = set(task.metric_names)
+    if getattr(datamodule, "mixup", 0) or getattr(datamodule, "cutmix", 0):
+        names.discard("train/acc")  # mixed labels have no accuracy
+    watching = {"scheduler": resolved(cfg.get("scheduler")) or {}}
+    for name, node in (resolved(cfg.get("callbacks")) or {}).items():
+        if is_enabled(node):
+            watching[f"callbacks.{name}"] = node
+    for path, node in watching.items():
+        monitor = node.get("monitor")
+        if monitor is not None and monitor not in names:
+            raise UserError(
+                f"{path}.monitor={monitor} is not a metric of this run.",
+                f"Choose one of {', '.join(sorted(names))}.",
+            )
+
+
+def try_optimizer(optimizer: Callable | None, scheduler: Callable | None) -> None:
+    """One step of both with one parameter, so that refused values show before data are read."""
+    if optimizer is None:
+        return
+    parameter = nn.Parameter(torch.zeros(1, 1))
+    made = guarded("optimizer", optimizer, [parameter])
+    if scheduler is not None:
+        length = 1_000_000  # it is not known yet: long enough for any warm-up
+        schedule = guarded("scheduler", optim.build_scheduler, scheduler, made, lambda: length)
+        metric = [0.0] if isinstance(schedule, ReduceLROnPlateau) else []
+        with warnings.catch_warnings(action="ignore"):  # it steps before its optimizer
+            guarded("scheduler", schedule.step, *metric)
+
+
+def try_loss(loss: Callable, datamodule: Any) -> None:
+    num_classes = len(datamodule.classes)
+    labels = torch.tensor([0, 1])
+    if getattr(datamodule, "mixup", 0) or getattr(datamodule, "cutmix", 0):
+        labels = torch.eye(num_classes)[:2]
+    guarded("task.loss", loss, torch.zeros(2, num_classes), labels)
