@@ -1,0 +1,58 @@
+"""`check=true` and `check=data`: build everything as for a run and train nothing."""
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from ..callbacks.run_description import run_title
+from ..config.instantiate import (
+    instantiate_callbacks,
+    instantiate_datamodule,
+    instantiate_loggers,
+    instantiate_model,
+    instantiate_task,
+    instantiate_trainer,
+    prepare_config,
+)
+from ..datamodules import ImageDataModule
+from ..datamodules.scan import scan
+from .resume import check_resumable
+
+log = logging.getLogger(__name__)
+
+
+def check(cfg: DictConfig, run_dir: Path) -> bool:
+    """Build the objects of a run; with `check=data` also read every image.
+
+    Args:
+        cfg: the composed configuration.
+        run_dir: for what Lightning writes while it is set up.
+
+    Returns:
+        Whether the data are in order; True where they were not read.
+
+    Raises:
+        UserError: what would keep the run from starting.
+    """
+    prepare_config(cfg)
+    if cfg.resume:
+        check_resumable(cfg)
+    datamodule = instantiate_datamodule(cfg)
+    model = instantiate_model(cfg, datamodule)
+    task = instantiate_task(cfg, model, datamodule)
+    callbacks = instantiate_callbacks(cfg, run_dir)
+    loggers = instantiate_loggers(cfg, run_dir)
+    trainer = instantiate_trainer(cfg, run_dir, callbacks, loggers)
+    datamodule.trainer = trainer
+    problems: list[str] = []
+    if cfg.check == "data" and isinstance(datamodule, ImageDataModule):
+        result = scan(datamodule)
+        problems = result.problems
+        log.info("%s", result.report())
+    trainer.datamodule = datamodule  # type: ignore[attr-defined]  # Lightning sets it in fit
+    parameters = sum(p.numel() for p in model.parameters())
+    device = trainer.strategy.root_device
+    title = run_title(trainer, task)
+    log.info("The settings work: %s, %s parameters, on %s.", title, f"{parameters:,}", device)
+    return not problems

@@ -1,0 +1,154 @@
+"""Evaluating checkpoints on their own data or on other data, from the files alone."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from omegaconf import DictConfig, OmegaConf
+
+from ..callbacks import MemoryFormat
+from ..callbacks.run_description import describe_data
+from ..config.instantiate import (
+    instantiate_metrics,
+    instantiate_trainer,
+    plain_config,
+    prepare_config,
+)
+from ..datamodules import ImageDataModule
+from ..errors import UserError
+from ..reporting.analysis import (
+    class_metrics,
+    format_table,
+    per_class,
+    summary_metrics,
+    write_tables,
+)
+from ..reporting.html import write_report
+from ..runs import RunFolder, checkpoint
+from ..runs.environment import command_line
+from .rebuild import Checkpoint, checkpoint_files, rebuild_datamodule, rebuild_task
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Evaluate `cfg.ckpt` and write results, tables, plots and `report.html` into `folder`.
+
+    Args:
+        cfg: the composed configuration, see conf/evaluate.yaml.
+        folder: the run folder.
+
+    Returns:
+        The metrics of the split, as in `results.json`.
+
+    Raises:
+        UserError: a checkpoint, data or a setting that cannot work; `folder` records it.
+    """
+    prepare_config(cfg)
+    run = RunFolder(folder)
+    run.start(plain_config(cfg), command_line())
+    try:
+        return _evaluate(cfg, run)
+    except BaseException as error:
+        run.record_failure(error)
+        write_report(run.path, "Evaluation")
+        raise
+
+
+def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
+    _check_settings(cfg)
+    paths = checkpoint_files(cfg.ckpt)
+    checkpoints = [checkpoint.read(path) for path in paths]
+    metrics = instantiate_metrics(cfg, len(checkpoints[0]["description"]["classes"]))
+    task = rebuild_task(paths, checkpoints, cfg.tta == "flip", metrics)
+    datamodule = rebuild_datamodule(checkpoints[0], cfg)
+    datamodule.remap_labels(task.classes)
+    split = cfg.split or ("test" if datamodule.has_test else "val")
+    trainer = _build_trainer(cfg, checkpoints[0], run.path)
+
+    run_pass = trainer.test if split == "test" else trainer.validate
+    run_pass(task, datamodule=datamodule, verbose=False)
+    if split == "val":
+        for stored in checkpoints:
+            _check_split(stored, datamodule)
+
+    evaluation = task.evaluations[split]
+    results = summary_metrics(evaluation) | class_metrics(task.classes, evaluation.confusion)
+    write_tables(run, split, task.classes, evaluation, partial(datamodule.names, split))
+    run.note(data=describe_data(trainer))
+    files = [str(path.absolute()) for path in paths]
+    evaluated = files[0] if len(files) == 1 else files
+    run.finish({"status": "completed", "checkpoint": evaluated, split: results})
+    title = _title(checkpoints, datamodule)
+    write_report(run.path, title, task, datamodule, split, show_samples=False)
+    log.info("%s", format_table(per_class(task.classes, evaluation.confusion)))
+    _log_results(results, split, list(metrics))
+    log.info("%s", run.path)
+    return results
+
+
+def _check_settings(cfg: DictConfig) -> None:
+    if cfg.tta not in (None, "flip"):
+        raise UserError(f"tta={cfg.tta} is unknown.", "Choose tta=flip, or leave it out.")
+    if cfg.split not in (None, "val", "test"):
+        raise UserError(f"split={cfg.split} is unknown.", "Choose split=test or split=val.")
+
+
+def _build_trainer(cfg: DictConfig, stored: Checkpoint, folder: Path) -> L.Trainer:
+    config = stored["description"].get("config") or {}
+    trained = config.get("trainer") or {}
+    layout = (config.get("callbacks") or {}).get("memory_format") or {}
+    settings = {
+        "_target_": "lightning.Trainer",
+        "accelerator": cfg.trainer.accelerator,
+        "precision": cfg.trainer.precision or trained.get("precision", "32-true"),
+        "devices": 1,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+    }
+    callbacks: list[L.Callback] = [MemoryFormat(layout.get("channels_last"))]
+    return instantiate_trainer(OmegaConf.create({"trainer": settings}), folder, callbacks)
+
+
+def _check_split(stored: Checkpoint, datamodule: ImageDataModule) -> None:
+    """Warn where the validation images are others than those of the training."""
+    trained = stored["description"].get("data") or {}
+    same_data = trained.get("fingerprint") == datamodule.fingerprint()
+    if same_data and trained.get("split_hash") != datamodule.split_hash():
+        log.warning(
+            "The split into train and validation differs from that of the training: val metrics "
+            "cannot be compared."
+        )
+
+
+def _title(checkpoints: Sequence[Checkpoint], datamodule: ImageDataModule) -> str:
+    networks = []
+    for stored in checkpoints:
+        target = (stored["description"].get("model") or {}).get("_target_", "a network")
+        networks.append(str(target).rpartition(".")[2])
+    data = type(datamodule).__name__.removesuffix("DataModule")
+    return f"Evaluation of {' + '.join(networks)} on {data}"
+
+
+def _log_results(results: Mapping[str, Any], split: str, extra: Sequence[str]) -> None:
+    for pair in results["most_confused"][:3]:
+        log.info(
+            "%s predicted as %s: %s (%.1f %%)",
+            pair["true"],
+            pair["predicted"],
+            f"{pair['count']:,}",
+            100 * pair["fraction"],
+        )
+    parts = [
+        f"{split} accuracy {results['acc']:.4f} "
+        f"(95 %: {results['acc_low']:.4f} to {results['acc_high']:.4f})"
+    ]
+    parts += [f"{split} {name} {results[name]:.4f}" for name in extra]
+    parts.append(f"{split} loss {results['loss']:.4f}")
+    parts.append(f"calibration error {results['ece']:.4f}")
+    log.info("%s", ", ".join(parts))

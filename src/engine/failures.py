@@ -1,0 +1,151 @@
+"""How a run that fails or is interrupted is recorded and reported."""
+
+import errno
+import logging
+import os
+import shlex
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig
+
+from ..config.instantiate import plain_config
+from ..errors import Interrupted, UserError
+from ..runs import RunFolder
+from ..runs.environment import command_line
+from ..runs.files import read_json
+from ..runs.run_folder import last_checkpoint
+
+log = logging.getLogger(__name__)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@contextmanager
+def recorded_failures(cfg: DictConfig, run_dir: Path) -> Iterator[None]:
+    """Record in the run folder how the run failed, if it does; SIGTERM ends it as an exception.
+
+    Raises:
+        UserError: in place of errors of the disk, the memory and the trainer's settings.
+    """
+    before = read_json(run_dir / "results.json")
+    saved = _checkpoint_times(run_dir)
+    try:
+        with _sigterm_raises():
+            yield
+    except BaseException as error:
+        reported = to_user_error(error, run_dir)
+        if is_first_process():
+            kept = before if _checkpoint_times(run_dir) == saved else {}
+            _record(cfg, run_dir, reported, kept)
+        if reported is error:
+            raise
+        raise reported from error
+
+
+def _record(
+    cfg: DictConfig, run_dir: Path, error: BaseException, before: Mapping[str, Any]
+) -> None:
+    """Write how a run failed; complete results `before` it stay, those of the checkpoints."""
+    folder = RunFolder(run_dir)
+    if folder.is_used_elsewhere():  # the failure is that of this process, not of that run
+        return
+    try:
+        if not (folder.path / "run.json").is_file():
+            folder.start(plain_config(cfg), command_line())
+        folder.record_failure(error, seed=cfg.seed)
+        if cfg.resume and before.get("status") == "completed":
+            folder.write_results(before)
+    except OSError as reason:
+        log.error("%s cannot be written: %s", folder.path / "run.json", reason.strerror)
+    last = last_checkpoint(folder.path)
+    if isinstance(error, SystemExit | KeyboardInterrupt) and last is not None:
+        log.info("To continue: python train.py %s", shlex.quote(f"resume={last}"))
+
+
+def _checkpoint_times(run_dir: Path) -> list[int]:
+    """When the checkpoints were written."""
+    return [path.stat().st_mtime_ns for path in sorted(run_dir.glob("checkpoints/*.ckpt"))]
+
+
+def to_user_error(error: BaseException, run_dir: Path) -> BaseException:
+    """The error itself, or a `UserError` for what the machine or the settings have caused."""
+    last = last_checkpoint(run_dir)
+    again = "start again."
+    if last is not None:
+        again = f"continue with: python train.py {shlex.quote(f'resume={last}')}"
+    if isinstance(error, OSError):
+        return _disk_error(error, run_dir, again) or error
+    if _is_out_of_memory(error):
+        return UserError(
+            f"There was not enough memory: {_first_line(error)}",
+            "Lower data.batch_size (trainer.accumulate_grad_batches makes up for it) or "
+            f"data.image_size, then {again}",
+        )
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        return UserError(
+            f"A loader process was killed, probably for lack of memory: {_first_line(error)}",
+            f"Lower data.num_workers or data.batch_size, then {again}",
+        )
+    if isinstance(error, MisconfigurationException):
+        return UserError(
+            f"trainer: {' '.join(str(error).split())}",
+            "Check the keys under trainer; python train.py --cfg job shows them.",
+        )
+    return error
+
+
+def _disk_error(error: OSError, run_dir: Path, again: str) -> UserError | None:
+    path = error.filename or run_dir
+    if error.errno in DISK_FULL:
+        return UserError(
+            f"The disk is full: {path} cannot be written.", f"Free some space, then {again}"
+        )
+    if error.errno in NOT_WRITABLE:
+        return UserError(
+            f"{path} cannot be written: {error.strerror}.",
+            f"Change the permissions, or choose another folder, then {again}",
+        )
+    return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # torch has no class of its own for the memory of the CPU.
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes files; launchers set the rank before it starts."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """SIGTERM raises `Interrupted`; during the training `StopSignals` saves a checkpoint first."""
+    if threading.current_thread() is not threading.main_thread() or os.name == "nt":
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

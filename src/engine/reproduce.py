@@ -1,0 +1,81 @@
+"""`reproduce=RUN`: training a finished run again from its folder and comparing the results."""
+
+import csv
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ..config.stored import read_stored_config
+from ..errors import UserError
+from ..runs.files import read_json
+from ..runs.run_folder import flatten
+from .train import train
+
+log = logging.getLogger(__name__)
+TIMES = {"seconds", "images_per_second", "train_seconds"}  # they differ in every run
+CIRCUMSTANCES = ("versions", "hardware", "git", "data")  # of run.json
+
+
+def reproduce(run: str | Path, run_dir: Path) -> list[str]:
+    """Train with the settings of a finished run and compare `results.json` and `metrics.csv`.
+
+    Args:
+        run: the folder of the finished run.
+        run_dir: the folder of the new run.
+
+    Returns:
+        A line for each value that differs; empty where the run is reproduced to the last digit.
+
+    Raises:
+        UserError: the run has not been completed, or its settings cannot be read.
+    """
+    run = Path(run).expanduser()
+    status = read_json(run / "results.json").get("status")
+    if status != "completed":
+        state = f"is {status}" if status else "is not a finished run"
+        raise UserError(
+            f"{run} {state}: it has no results to compare with.",
+            "Give the folder of a completed run.",
+        )
+    cfg = OmegaConf.create(read_stored_config(run / "config.yaml"))
+    cfg.resume = None
+    train(cfg, run_dir)
+    for line in compare(_circumstances(run), _circumstances(run_dir)):
+        log.info("Other circumstances: %s", line)
+    differences = compare(_values(run), _values(run_dir))
+    for line in differences:
+        log.info("Different: %s", line)
+    if differences:
+        log.info("%d values differ from %s", len(differences), run)
+    else:
+        log.info("All values equal those of %s", run)
+    return differences
+
+
+def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return a line for each key with different values."""
+    keys = {**before, **after}
+    return [
+        f"{key} was {before.get(key)} and is {after.get(key)}"
+        for key in keys
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _values(folder: Path) -> dict[str, Any]:
+    """Return all values of `results.json` and `metrics.csv` by name, except for times."""
+    results = read_json(folder / "results.json")
+    values = flatten({key: value for key, value in results.items() if key not in TIMES})
+    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            prefix = f"epoch {row['epoch']}"
+            values |= {f"{prefix} {key}": row[key] for key in row if key not in TIMES}
+    return values
+
+
+def _circumstances(folder: Path) -> dict[str, Any]:
+    record = read_json(folder / "run.json")
+    return flatten({key: record.get(key) for key in CIRCUMSTANCES})

@@ -1,0 +1,200 @@
+"""predict.py on the files that people have: every kind of image, damage and name."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import composed, random_images
+from image_files import make_image, write_broken, write_readable
+from PIL import Image
+
+import src
+from src.engine.predict import PredictionSummary, choose_device, predict
+from src.errors import UserError
+
+
+def run_predict(checkpoint: Path, path: object, folder: Path, **settings: object) -> dict:
+    """`python predict.py ...` in this process; returns its results."""
+    settings = {"device": "cpu"} | settings
+    cfg = composed([f"{key}={value}" for key, value in settings.items()], "predict")
+    cfg.ckpt, cfg.path = str(checkpoint), str(path)
+    return predict(cfg, folder)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))
+
+
+def test_of_300_files_30_are_broken_and_named(lenet_checkpoint, tmp_path, caplog):
+    caplog.set_level("INFO")
+    moved = tmp_path / "a b=1,(c) 猫" / "moved.ckpt"
+    moved.parent.mkdir()
+    moved.write_bytes(lenet_checkpoint.read_bytes())
+    photos = tmp_path / "photos [x]=1,(2) 猫"
+    broken = write_broken(photos / "broken")
+    write_readable(photos, 270)
+    (photos / "notes.txt").write_text("without the extension of an image")
+    (photos / ".hidden.jpg").write_text("skipped")
+    out = tmp_path / "out"
+    results = run_predict(moved, photos, out, batch_size=16)
+
+    predicted, unreadable = (
+        read_rows(out / f"{name}.csv") for name in ("predictions", "unreadable")
+    )
+    assert len(predicted) == 270 and len({row["file"] for row in predicted}) == 270
+    assert {Path(row["file"]).name for row in unreadable} == broken and len(unreadable) == 30
+    assert all(row["reason"] and "/" not in row["reason"] for row in unreadable)
+    assert results == json.loads((out / "results.json").read_text())
+    assert results["status"] == "completed"
+    assert results["predictions"] == 270 and results["unreadable"] == 30
+    assert sum(results["classes"].values()) == 270
+    for text in (
+        "Could not read 30:",
+        "Skipped 1 files without the extension of an image",
+        "... and 250 more, in predictions.csv",
+    ):
+        assert text in caplog.text
+    assert not list(out.glob("*.part"))
+
+    text = (out / "predictions.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["file"] for line in lines] == [row["file"] for row in predicted]
+    classifier = src.load(moved)
+    for line, row in list(zip(lines, predicted, strict=True))[::9]:
+        expected, order = classifier.predict(row["file"])[0].sort(descending=True)
+        names = [prediction["class"] for prediction in line["predictions"]]
+        assert names == [classifier.classes[i] for i in order[:3]]
+        assert names == [row[f"class_{rank}"] for rank in (1, 2, 3)]
+        values = [prediction["probability"] for prediction in line["predictions"]]
+        assert values == pytest.approx(expected[:3].tolist(), abs=1e-5)
+
+
+def test_a_second_prediction_into_a_folder_replaces_the_first(lenet_checkpoint, tmp_path):
+    photos, out = tmp_path / "in", tmp_path / "out"
+    write_readable(photos, 2)
+    (photos / "b.jpg").write_bytes(b"broken")
+    run_predict(lenet_checkpoint, photos, out, cam=True)
+    assert (out / "unreadable.csv").exists() and len(list((out / "cam").iterdir())) == 2
+    (photos / "b.jpg").unlink()
+    run_predict(lenet_checkpoint, photos, out)
+    assert not (out / "unreadable.csv").exists() and not (out / "cam").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_results_depend_neither_on_batches_nor_on_workers(lenet_checkpoint, tmp_path, workers):
+    write_readable(tmp_path / "in", 25)
+    (tmp_path / "in" / "b.jpg").write_bytes(b"broken")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    expected = run_predict(lenet_checkpoint, tmp_path / "in", whole, num_workers=0)
+    settings = {"batch_size": 3, "num_workers": workers}
+    assert run_predict(lenet_checkpoint, tmp_path / "in", parts, **settings) == expected
+    assert expected["unreadable"] == 1
+    tables = [read_rows(folder / "predictions.csv") for folder in (whole, parts)]
+    files = [[row["file"] for row in table] for table in tables]
+    assert files[0] == files[1] == sorted(files[0], key=os.path.split)
+    values = [[float(row["probability_1"]) for row in table] for table in tables]
+    assert values[0] == pytest.approx(values[1], abs=1e-5)
+
+
+def test_encoding_and_rotation_do_not_change_predictions(lenet_checkpoint, tmp_path):
+    grey = Image.fromarray(random_images(1, 1, 32)[0, 0])
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for mode in ("L", "RGB", "RGBA", "P"):
+        grey.convert(mode).save(folder / f"{mode}.png")
+    Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(folder / "16.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be rotated clockwise
+    grey.rotate(90).save(folder / "exif.png", exif=exif)
+    run_predict(lenet_checkpoint, folder, tmp_path / "out", top_k=10)
+    table = read_rows(tmp_path / "out" / "predictions.csv")
+    values = [[float(row[f"probability_{rank}"]) for rank in range(1, 11)] for row in table]
+    assert len(values) == 6
+    assert all(row == pytest.approx(values[0], abs=2e-6) for row in values)
+    assert sum(values[0]) == pytest.approx(1, abs=1e-4)
+
+
+def test_grad_cam_overlays(lenet_checkpoint, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    write_readable(folder, 5)
+    (folder / f"{'long' * 60}.jpg").write_bytes((folder / "a=b 0.jpg").read_bytes())
+    results = run_predict(lenet_checkpoint, folder, out, cam="true", batch_size=2)
+    text = (out / "predictions.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert results["predictions"] == len(lines) == len({line["cam"] for line in lines}) == 6
+    for line in lines:
+        with Image.open(out / line["cam"]) as image:
+            assert image.size == (224, 224) and image.mode == "RGB"
+
+
+def test_a_failure_is_recorded(lenet_checkpoint, tmp_path, monkeypatch):
+    write_readable(tmp_path / "in", 1)
+
+    def fail(*args):
+        raise ZeroDivisionError("in the network")
+
+    monkeypatch.setattr("src.models.LeNet.forward", fail)
+    with pytest.raises(ZeroDivisionError):
+        run_predict(lenet_checkpoint, tmp_path / "in", tmp_path / "out")
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results == {"status": "failed", "error": "ZeroDivisionError: in the network"}
+
+
+@pytest.mark.parametrize(
+    ("path", "settings", "words"),
+    [
+        ("nothing", {}, "There is no nothing"),
+        ("*.jpg", {}, "No file matches"),
+        ("empty", {}, "holds no files"),
+        ("texts", {}, "holds 1 files, but no images"),
+        ("texts", {"top_k": 0}, "top_k=0"),
+        ("texts", {"batch_size": "many"}, "batch_size=many"),
+        ("texts/a.txt", {"device": "tpu3"}, "device=tpu3"),
+    ],
+)
+def test_settings_errors(lenet_checkpoint, tmp_path, monkeypatch, path, settings, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("text")
+    with pytest.raises(UserError) as caught:
+        run_predict(lenet_checkpoint, path, tmp_path / "out", **settings)
+    assert words in caught.value.problem
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_device_that_this_machine_does_not_have():
+    with pytest.raises(UserError, match="device=cuda cannot be used"):
+        choose_device("cuda")
+
+
+def test_names_that_are_not_text(lenet_checkpoint, tmp_path, caplog):
+    caplog.set_level("INFO")
+    try:
+        (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system requires UTF-8")
+    make_image(0).save(tmp_path / os.fsdecode(b"\xff\x1b[31m.png"))
+    results = run_predict(lenet_checkpoint, tmp_path, tmp_path / "out")
+    assert results["predictions"] == results["unreadable"] == 1
+    (row,) = read_rows(tmp_path / "out" / "predictions.csv")
+    line = json.loads((tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8"))
+    assert os.path.exists(row["file"]) and line["file"] == row["file"]
+    assert "\\udcff\\x1b[31m.png" in caplog.text and "\x1b" not in caplog.text
+
+
+def test_the_console_shows_the_first_rows(caplog):
+    caplog.set_level("INFO")
+    summary = PredictionSummary("photos", 2)
+    for i in range(25):
+        summary.add_prediction(f"photos/{i}.jpg", [("cat", 0.75), ("dog", 0.25)])
+    summary.log()
+    assert "cat 0.7500" in caplog.text and "photos/" not in caplog.text
+    assert "19.jpg" in caplog.text and "20.jpg" not in caplog.text
+    assert "... and 5 more, in predictions.csv" in caplog.text
+    assert "Predicted 25 (cat: 25)" in caplog.text
