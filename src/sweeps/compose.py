@@ -1,0 +1,110 @@
+"""Configs of jobs: composed by Hydra, resolved, and frozen in the folder of the job.
+
+A sweep folder may come from somebody else. A frozen config is plain data, which is read like the
+config of any run folder; Hydra composes nothing from it.
+"""
+
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from ..config.instantiate import prepare_config
+from ..config.plain import _escape_environment
+from ..config.stored import read_stored_config
+from ..runs.files import write_text
+from .summary import OVERRIDES
+from .worker import JOB_CONFIG
+
+log = logging.getLogger(__name__)
+
+
+def expand_grid(loader: ConfigLoader, config: DictConfig) -> list[list[str]]:
+    """The overrides of each job of a sweep, in the order of Hydra's BasicSweeper."""
+    params = config.hydra.sweeper.params or {}
+    typed = [f"{key}={value}" for key, value in params.items()]
+    typed += OmegaConf.to_container(config.hydra.overrides.task)  # with their interpolations
+    choices: dict[str, list[str]] = {}
+    for override in OverridesParser.create(config_loader=loader).parse_overrides(typed):
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            values = list(override.sweep_string_iterator())
+        else:
+            values = [override.get_value_element_as_str()]
+        choices[key] = [f"{key}={value}" for value in values]
+    return [list(job) for job in itertools.product(*choices.values())]
+
+
+def compose_job(
+    loader: ConfigLoader, sweep: DictConfig, number: int, overrides: Sequence[str]
+) -> tuple[Path, DictConfig]:
+    """Compose a job of a sweep: its folder, and its config without Hydra's part."""
+    composed = loader.load_sweep_config(sweep, list(overrides))
+    with open_dict(composed):
+        composed.hydra.job.id = composed.hydra.job.num = number
+    with _hydra_config(composed):  # for ${hydra:job.num}
+        folder = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir).absolute()
+    return folder, _resolve(composed)
+
+
+def compose_run(loader: ConfigLoader, overrides: Sequence[str]) -> DictConfig:
+    """Compose a single run: its config without Hydra's part."""
+    return _resolve(loader.load_configuration("config", list(overrides), RunMode.RUN))
+
+
+def _resolve(composed: DictConfig) -> DictConfig:
+    """A config without Hydra's part, complete as for a run.
+
+    All interpolations are resolved, except those of environment variables, which may be secret.
+    """
+    written = _escape_environment(OmegaConf.to_container(composed, resolve=False))
+    del written["hydra"]
+    with _hydra_config(composed):
+        config = OmegaConf.create(OmegaConf.to_container(OmegaConf.create(written), resolve=True))
+    prepare_config(config)
+    return config
+
+
+@contextmanager
+def _hydra_config(composed: DictConfig) -> Iterator[None]:
+    """Let `${hydra:...}` refer to this config."""
+    hydra = HydraConfig.instance()
+    before = hydra.cfg
+    hydra.set_config(composed)
+    try:
+        yield
+    finally:
+        hydra.cfg = before
+
+
+def freeze(folder: Path, config: DictConfig, overrides: Sequence[str]) -> None:
+    """Write down the config of a job, and what was typed for it."""
+    write_text(folder / JOB_CONFIG, OmegaConf.to_yaml(config))
+    write_text(folder / OVERRIDES, yaml.safe_dump(list(overrides), allow_unicode=True))
+
+
+def frozen_config(folder: Path, composed: DictConfig, label: str) -> DictConfig:
+    """The config with which a job was started first; `composed` if this is its first start.
+
+    Raises:
+        UserError: the file in the folder is damaged or not to be trusted.
+    """
+    path = folder / JOB_CONFIG
+    if not path.is_file():
+        return composed
+    frozen = OmegaConf.create(read_stored_config(path, composed))
+    if frozen == composed:
+        return composed
+    log.warning(
+        "%s keeps the settings that it was started with; the YAML files have changed since.",
+        label,
+    )
+    return frozen

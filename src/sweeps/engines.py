@@ -1,0 +1,78 @@
+"""What runs the jobs of a sweep: whether it is installed, and whether it can start their processes.
+
+Lightning starts the other processes of a run by repeating its command. That is the command of one
+job with `hydra/launcher=processes`. With the other engines it would be that of the whole sweep.
+"""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from ..errors import UserError
+from .pool import PROJECT
+from .resources import num_processes
+
+if TYPE_CHECKING:
+    from .plan import PlannedJob
+
+EXTRAS = {"hydra_ray_launcher": "ray", "hydra_submitit_launcher": "slurm"}
+
+
+def check_engine(target: str) -> None:
+    """Check that a launcher is installed.
+
+    Args:
+        target: `_target_` of the launcher.
+
+    Raises:
+        UserError: it is not, or there is no SLURM here.
+    """
+    package = target.split(".")[1]
+    if package not in EXTRAS:
+        return
+    if importlib.util.find_spec(f"hydra_plugins.{package}") is None:
+        raise UserError(
+            f"{target} is not installed.", f'Install it: pip install -e ".[{EXTRAS[package]}]"'
+        )
+    if target.endswith(".SlurmLauncher") and shutil.which("sbatch") is None:
+        raise UserError(
+            "There is no sbatch: this machine does not belong to a SLURM cluster.",
+            "Start the sweep on a login node.",
+        )
+    # The processes of Ray and SLURM find this project from whatever folder it was started.
+    paths = [str(PROJECT), os.environ.get("PYTHONPATH")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+
+
+def check_processes(config: DictConfig, jobs: Sequence["PlannedJob"]) -> None:
+    """Check that the launcher can run jobs of several processes.
+
+    Raises:
+        UserError: it cannot.
+    """
+    launcher = config.hydra.launcher
+    engine = launcher._target_.rpartition(".")[2]
+    for job in jobs:
+        trainer = job.config.trainer
+        count = num_processes(trainer)
+        spawned = str(trainer.strategy).endswith(("_spawn", "_fork"))
+        if count == 1 or spawned or engine == "ProcessLauncher":
+            continue
+        if engine != "SlurmLauncher":
+            raise UserError(
+                f"{job.label} takes {count} processes, and {engine} gives a job no process of its "
+                "own to start them from.",
+                "Choose hydra/launcher=processes or hydra/launcher=submitit_slurm, or one device "
+                "per job.",
+            )
+        nodes, tasks = launcher.nodes, launcher.tasks_per_node
+        if (nodes, tasks) != (trainer.num_nodes, count // trainer.num_nodes):
+            raise UserError(
+                f"{job.label} takes {count} processes, but SLURM is asked for {nodes} nodes with "
+                f"{tasks} each.",
+                "Set trainer.num_nodes=... trainer.devices=..., the same for all jobs.",
+            )

@@ -1,0 +1,185 @@
+"""The one supervisor of sweeps and searches: it runs jobs in processes of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from ..runs.run_folder import set_status, status
+from .worker import PARENT_VARIABLE
+
+WORKER = f"{__package__}.worker"
+PROJECT = Path(__file__).parents[2]
+POLL_SECONDS = 0.1
+STOP_SECONDS = 60.0  # that a job has to save its checkpoint and end
+
+
+class Job(Protocol):
+    """What a pool needs to know of a job; its folder holds `job.yaml`."""
+
+    @property
+    def label(self) -> str:
+        """The job in messages."""
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+
+
+JobType = TypeVar("JobType", bound=Job)
+
+
+def _ignore(job: object) -> None:
+    pass
+
+
+class Pool(Generic[JobType]):
+    """Starts jobs, watches them and ends them.
+
+    Args:
+        environments: extra environment variables of each slot; one job runs in each.
+        log_to_file: write the output of jobs to `output.log` in their folders. Otherwise it goes
+            to the screen.
+        on_start: called with a job that was started.
+        on_poll: called with each running job, several times a second.
+        on_end: called with a job that has ended by itself or by `stop`.
+    """
+
+    def __init__(
+        self,
+        environments: Sequence[dict[str, str]],
+        log_to_file: bool,
+        on_start: Callable[[JobType], None] = _ignore,
+        on_poll: Callable[[JobType], None] = _ignore,
+        on_end: Callable[[JobType], None] = _ignore,
+    ):
+        self.environments = environments
+        self.log_to_file = log_to_file
+        self.on_start, self.on_poll, self.on_end = on_start, on_poll, on_end
+        self._running: dict[int, tuple[JobType, subprocess.Popen]] = {}
+
+    def run(self, jobs: Iterator[JobType | None]) -> None:
+        """Run jobs until there are no more and all have ended.
+
+        An exception, Ctrl-C, SIGTERM and a closed terminal end the running jobs, which can be
+        resumed.
+
+        Args:
+            jobs: the jobs in their order. It is advanced when a slot is free; None means that
+                there is no job at present.
+        """
+        with signals_as_exceptions():
+            try:
+                more = True
+                while more or self._running:
+                    self._poll()
+                    more = more and self._fill(jobs)
+                    time.sleep(POLL_SECONDS)
+            except BaseException:
+                self._stop_all()
+                raise
+
+    def stop(self, job: JobType) -> None:
+        """End the process of a job; `on_end` follows."""
+        for other, process in self._running.values():
+            if other is job:
+                process.terminate()
+                _wait_or_kill(process)
+
+    def _fill(self, jobs: Iterator[JobType | None]) -> bool:
+        """Start jobs in the free slots; returns whether there may be more jobs."""
+        for slot in range(len(self.environments)):
+            if slot in self._running:
+                continue
+            try:
+                job = next(jobs)
+            except StopIteration:
+                return False
+            if job is None:
+                return True
+            self._start(slot, job)
+        return True
+
+    def _start(self, slot: int, job: JobType) -> None:
+        (job.folder / "results.json").unlink(missing_ok=True)  # of an earlier part
+        path = [str(PROJECT), os.environ.get("PYTHONPATH")]
+        environment = os.environ | self.environments[slot]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+        environment["PYTHONSAFEPATH"] = "1"  # another `src` in the current folder is not taken
+        environment[PARENT_VARIABLE] = str(os.getpid())
+        log = job.folder / "output.log" if self.log_to_file else os.devnull
+        with open(log, "ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", WORKER, str(job.folder), "--trusted"],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output if self.log_to_file else None,
+                stderr=subprocess.STDOUT if self.log_to_file else None,
+                start_new_session=True,  # Ctrl-C reaches the supervisor, which ends each job once
+            )
+        self._running[slot] = job, process
+        self.on_start(job)
+
+    def _poll(self) -> None:
+        for slot, (job, process) in list(self._running.items()):
+            if process.poll() is None:
+                self.on_poll(job)
+                continue
+            del self._running[slot]
+            _record_end(job, process)
+            self.on_end(job)
+
+    def _stop_all(self) -> None:
+        for _, process in self._running.values():
+            process.terminate()
+        for job, process in self._running.values():
+            _wait_or_kill(process)
+            _record_end(job, process)
+        self._running.clear()
+
+
+def _wait_or_kill(process: subprocess.Popen) -> None:
+    try:
+        process.wait(STOP_SECONDS)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.kill()
+        process.wait()
+
+
+def _record_end(job: Job, process: subprocess.Popen) -> None:
+    """Record the end of a job that could not do so itself, and end what it has left behind."""
+    code = process.returncode
+    if code != 0 and os.name == "posix":
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    recorded = (job.folder / "results.json").is_file()
+    if recorded and status(job.folder) not in ("waiting", "running"):
+        return
+    if code < 0:
+        set_status(job.folder, "interrupted", f"ended by {signal.Signals(-code).name}")
+    else:
+        set_status(job.folder, "failed", f"ended with exit code {code} and without results")
+
+
+@contextmanager
+def signals_as_exceptions() -> Iterator[None]:
+    """Raise SystemExit on SIGTERM and when the terminal is closed."""
+
+    def end(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
+    handlers = {number: signal.getsignal(number) for number in numbers if number is not None}
+    for number, handler in handlers.items():
+        if handler != signal.SIG_IGN:  # nohup
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -1,0 +1,133 @@
+"""Searches: a sampler of Optuna proposes trials, each of which is a run in a process of its own.
+
+A study is a folder: `study.db` (Optuna's storage in SQLite), a run folder for each trial, and a
+summary. The same command continues it, or is a second worker of it. Trials never see the test
+split.
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from ..config.cli import MODES
+from ..errors import UserError
+from ..runs.files import Lock
+
+if TYPE_CHECKING:
+    import optuna
+
+# Settings of the search itself, which its trials do not have.
+OWN_SETTINGS = ("n_trials", "workers", "sampler", "pruner", "max_failures", "search", "test")
+
+
+def search(cfg: DictConfig, typed: Sequence[str], folder: Path) -> float | None:
+    """Work on a study until it has `cfg.n_trials` complete or pruned trials.
+
+    Args:
+        cfg: conf/search.yaml with what was typed.
+        typed: the overrides of the command line; all but those of the search hold for each trial.
+        folder: of the study.
+
+    Returns:
+        The lowest validation loss; None where no trial is complete.
+
+    Raises:
+        UserError: a space that cannot be searched, a folder that holds another search, or too many
+            failures in a row.
+    """
+    try:
+        import optuna  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "Searches need Optuna, which is not installed.",
+            'Install it: pip install -e ".[optuna]"',
+        ) from None
+    from .space import check_space, read_space, setting_name
+    from .trials import SearchWorker
+
+    _check_settings(cfg)
+    fixed = [item for item in typed if setting_name(item).partition(".")[0] not in OWN_SETTINGS]
+    space = read_space(cfg.search)
+    loader = GlobalHydra.instance().config_loader()
+    check_space(loader, space, fixed)
+    study = open_study(folder, {"fixed": fixed, "space": OmegaConf.to_container(cfg.search)})
+    try:
+        SearchWorker(cfg, study, space, fixed, folder, loader).run()
+    except KeyboardInterrupt:
+        print("\nStopped. The same command continues the search.", file=sys.stderr)
+        sys.exit(130)
+    return _report(study, fixed, folder)
+
+
+def _check_settings(cfg: DictConfig) -> None:
+    if cfg.test:
+        raise UserError(
+            "A search never sees the test split.",
+            "Leave test=true out; train with the best settings afterwards to test them once.",
+        )
+    for key in ("resume", "check", *MODES):
+        if cfg.get(key):
+            raise UserError(
+                f"{key} is not possible in a search, which checks and resumes its runs by itself.",
+                f"Type the command without {key}=...",
+            )
+    if cfg.n_trials < 1 or cfg.workers < 1:
+        raise UserError(
+            f"n_trials={cfg.n_trials} workers={cfg.workers}: there is nothing to do.",
+            "Set both to 1 or more.",
+        )
+
+
+def open_study(folder: Path, settings: dict[str, Any]) -> "optuna.Study":
+    """Open the study of a folder, or make it.
+
+    Args:
+        folder: of the study.
+        settings: the fixed overrides and the space of the search.
+
+    Raises:
+        UserError: the folder holds another search.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder.mkdir(parents=True, exist_ok=True)
+    with Lock(folder / ".study.lock"):
+        url = f"sqlite:///{folder / 'study.db'}"
+        storage = optuna.storages.RDBStorage(url, {"connect_args": {"timeout": 60}})
+        study = optuna.create_study(storage=storage, study_name="search", load_if_exists=True)
+        before = study.user_attrs.get("settings", settings)
+        if before != settings:
+            raise UserError(
+                f"{folder} holds another search: {' '.join(before['fixed'])} over "
+                f"{', '.join(before['space'])}.",
+                "Type the command that it was started with, or choose another folder: "
+                "hydra.run.dir=sweeps/NAME.",
+            )
+        study.set_user_attr("settings", settings)
+    return study
+
+
+def _report(study: "optuna.Study", fixed: Sequence[str], folder: Path) -> float | None:
+    """Print the result; returns the lowest validation loss."""
+    from optuna.trial import TrialState
+
+    from .space import to_overrides
+
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    complete = states.count(TrialState.COMPLETE)
+    print(f"\n{complete} trials complete, {states.count(TrialState.PRUNED)} pruned.")
+    print(folder / "search.html")
+    if not complete:
+        return None
+    best = study.best_trial
+    command = shlex.join(["python", "train.py", *fixed, *to_overrides(best.params)])
+    name = best.user_attrs.get("folder", best.number)
+    print(f"Best: trial {name}, val/loss {best.value:.4f}.")
+    print(f"To train and test it:\n{command}", flush=True)
+    return best.value

@@ -1,0 +1,188 @@
+"""The supervisor of processes, with small scripts in place of training runs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+from src.runs.run_folder import status
+from src.sweeps import pool as pool_module
+from src.sweeps.pool import Pool
+from src.sweeps.resources import slot_environments
+
+# Does what the file `task` in its folder says, as a run does it.
+FAKE_JOB = """
+import json, os, signal, sys, time
+from pathlib import Path
+folder = Path(sys.argv[1])
+task = (folder / "task").read_text()
+(folder / "run.json").write_text(json.dumps({"status": "running"}))
+(folder / "started").write_text(json.dumps({k: os.environ.get(k) for k in ("SLOT", "PYTHONPATH")}))
+print("output of", folder.name, flush=True)
+if task == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
+if task == "exit":
+    sys.exit(3)
+if task == "child":
+    import subprocess
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    (folder / "child").write_text(str(child.pid))
+    sys.exit(1)
+time.sleep(60 if task == "wait" else 0)
+(folder / "run.json").write_text(json.dumps({"status": "completed"}))
+(folder / "results.json").write_text(json.dumps({"status": "completed"}))
+"""
+
+
+@dataclass(eq=False)
+class FakeJob:
+    folder: Path
+
+    @property
+    def label(self) -> str:
+        return self.folder.name
+
+
+@pytest.fixture
+def make_job(tmp_path, monkeypatch):
+    """Makes a job that does something; the pool starts a script in place of the worker."""
+    (tmp_path / "fake_job.py").write_text(FAKE_JOB)
+    monkeypatch.setattr(pool_module, "WORKER", "fake_job")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def make(name: str, task: str) -> FakeJob:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "task").write_text(task)
+        return FakeJob(folder)
+
+    return make
+
+
+def test_jobs_run_side_by_side_and_their_ends_are_recorded(make_job):
+    jobs = [make_job(task, task) for task in ("finish", "kill", "exit", "child")]
+    ended = []
+    pool = Pool([{"SLOT": "a"}, {"SLOT": "b"}], True, on_end=ended.append)
+    pool.run(iter(jobs))
+    assert set(ended) == set(jobs)
+    assert [status(job.folder) for job in jobs] == ["completed", "interrupted", "failed", "failed"]
+    errors = [json.loads((job.folder / "results.json").read_text()).get("error") for job in jobs]
+    assert errors[1] == "ended by SIGKILL" and errors[2].startswith("ended with exit code 3")
+    assert (jobs[0].folder / "output.log").read_text() == "output of finish\n"
+    started = [json.loads((job.folder / "started").read_text()) for job in jobs]
+    assert [record["SLOT"] for record in started[:2]] == ["a", "b"]
+    assert started[0]["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT)
+    with pytest.raises(ProcessLookupError):  # what a failed job leaves behind is ended
+        for _ in range(50):
+            os.kill(int((jobs[3].folder / "child").read_text()), 0)
+            time.sleep(0.1)
+
+
+def test_earlier_results_do_not_stand_for_a_job_that_cannot_start(make_job, monkeypatch):
+    job = make_job("a", "finish")
+    (job.folder / "run.json").write_text('{"status": "interrupted"}')
+    (job.folder / "results.json").write_text('{"status": "interrupted", "error": "earlier"}')
+    monkeypatch.setattr(pool_module, "WORKER", "no_such_module")
+    Pool([{}], True).run(iter([job]))
+    assert status(job.folder) == "failed"
+
+
+def test_a_job_can_be_stopped_and_jobs_may_come_later(make_job):
+    first, second = make_job("first", "wait"), make_job("second", "finish")
+
+    def jobs():
+        yield first
+        for _ in range(3):
+            yield None
+        yield second
+
+    def stop_first(job: FakeJob) -> None:
+        if job is first and (first.folder / "started").exists():
+            pool.stop(first)
+
+    pool: Pool[FakeJob] = Pool([{}, {}], True, on_poll=stop_first)
+    pool.run(jobs())
+    assert status(first.folder) == "interrupted" and status(second.folder) == "completed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_running_jobs(number, make_job):
+    jobs = [make_job("a", "wait"), make_job("b", "wait")]
+
+    def interrupt() -> None:
+        while not (jobs[0].folder / "started").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=interrupt).start()
+    expected = SystemExit if number == signal.SIGTERM else KeyboardInterrupt
+    with pytest.raises(expected) as caught:
+        Pool([{}], True).run(iter(jobs))
+    if number == signal.SIGTERM:
+        assert caught.value.code == 128 + signal.SIGTERM
+    assert status(jobs[0].folder) == "interrupted" and not (jobs[1].folder / "started").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends them on Linux only")
+def test_jobs_end_with_a_supervisor_that_is_killed():
+    """The supervisor starts a process that asks the kernel as the worker does."""
+    child = (
+        "from src.sweeps.worker import end_with_parent; end_with_parent(); import os, time;"
+        "print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    supervisor = (
+        "import os, subprocess, sys; from src.sweeps.worker import PARENT_VARIABLE as variable;"
+        f"process = subprocess.Popen([sys.executable, '-c', {child!r}],"
+        " env=os.environ | {variable: str(os.getpid())}); process.wait()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", supervisor], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    process.kill()
+    begin = time.monotonic()
+    assert process.stdout.read() == ""  # the pipe closes when the child is gone
+    assert time.monotonic() - begin < 30
+    process.wait()
+
+
+# Resources
+
+
+def trainers(accelerator: str, devices: int | str | list[int], jobs: int = 4) -> list[dict]:
+    return [{"accelerator": accelerator, "devices": devices, "num_nodes": 1}] * jobs
+
+
+@pytest.mark.parametrize(
+    ("devices", "slots", "expected"),
+    [
+        (1, None, ["0", "1", "5"]),
+        (1, 2, ["0", "1"]),
+        (2, None, [None]),
+        (1, 4, ["0", "1", "5", "0"]),
+        (3, None, [None]),
+        ([0], None, [None]),
+    ],
+)
+def test_each_job_has_gpus_of_its_own(devices, slots, expected, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,5")
+    environments = slot_environments(trainers("gpu", devices), slots, 4)
+    assert [each.get("CUDA_VISIBLE_DEVICES") for each in environments] == expected
+
+
+def test_cpu_threads_are_divided_unless_they_are_given(monkeypatch):
+    monkeypatch.setattr("src.sweeps.resources.num_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    two_processes = trainers("cpu", 2)
+    assert slot_environments(two_processes, 2, 4) == [{"OMP_NUM_THREADS": "2"}] * 2
+    assert slot_environments(two_processes, None, 4) == [{}]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert slot_environments(two_processes, 2, 4) == [{}, {}]
