@@ -1,25 +1,25 @@
-# What one does here, by name; each is one command that can also be typed. On Windows type the commands.
+# Each target is one command that can also be typed. On Windows type the commands.
 PYTHON = .venv/bin/python
 
-setup: ## an environment with everything that the tests need
+setup: ## make an environment with everything that the tests need
 	python3 -m venv .venv && .venv/bin/pip install -q -e ".[dev]"
-test: ## the quick tests
+test: ## run the quick tests
 	$(PYTHON) -m pytest -q
-slow: ## the long ones too
+slow: ## run all tests
 	$(PYTHON) -m pytest -q -m "slow or not slow"
-lint: ## style
+lint: ## check the style
 	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
-types: ## types
+types: ## check the types
 	$(PYTHON) -m mypy
-format: ## put the style right
+format: ## correct the style
 	$(PYTHON) -m ruff check --fix . && $(PYTHON) -m ruff format .
 hooks: ## check before every commit
 	$(PYTHON) -m pre_commit install
-ci: ## what decides whether a change lands
+ci: ## run the checks that a change has to pass
 	.ci/run
-full: ## every supported Python and the oldest dependencies, with every extra
+full: ## run all tests on every supported Python, with the oldest dependencies and every extra
 	.ci/full
-help: ## this list
+help: ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile
 
 .PHONY: setup test slow lint types format hooks ci full help

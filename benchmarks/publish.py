@@ -1,117 +1,199 @@
-"""The README's table of results, from the runs themselves.
+"""Write the table of results in the README from finished runs.
 
-    python benchmarks/publish.py RUN [RUN ...]    keep results.json and run.json of finished recipes, without paths of this machine
-    python benchmarks/publish.py                  write the table anew
+    python benchmarks/publish.py RUN [RUN ...]    keep results.json and run.json of finished recipes
+    python benchmarks/publish.py                  write the table again
 
-A row is a recipe of `conf/experiment`; what is kept lies under `benchmarks/results/<recipe>/seed_<n>/`.
+A row is a recipe of `conf/experiment`. The kept files are in
+`benchmarks/results/<recipe>/seed_<n>/`.
 """
+# ruff: noqa: RUF001 - the Chinese page has Chinese punctuation
 
 import json
 import re
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-START, END = "<!-- results: python benchmarks/publish.py -->", "<!-- end of results -->"
+START = "<!-- results: python benchmarks/publish.py -->"
+END = "<!-- end of results -->"
 
-# What the tutorials report, and on what.
-TUTORIALS = {
-    "digits": "",
-    "fashion_mnist_fast": "loss 0.312 after 5 epochs, on the test split, no accuracy",
-    "fashion_mnist_best": "",
-    "cifar10_fast": "about 88 % after 150 epochs on the original pictures, tuned on the test split",
-    "dog_cat_finetune": "87 % in about 30 minutes on a Titan X",
-    "garment_fashion_mnist": "loss 0.312 after 5 epochs, on the test split, no accuracy",
-}
+
+class Texts(NamedTuple):
+    """What the table says in one language."""
+
+    header: str
+    accuracy: str
+    splits: dict[str, str]
+    seconds: str
+    threads: str
+    machine: str
+    note: str
+    tutorials: dict[str, str]  # what the tutorials report for the same network and data
+
+
+ENGLISH = Texts(
+    header="| recipe | network | data | accuracy | time | the tutorial |",
+    accuracy="{mean} % of {split}, n = {n}",
+    splits={"test": "test", "val": "validation"},
+    seconds="{mean} s",
+    threads=", threads: {threads}",
+    machine="{cores} cores of an {processor}, torch {torch}.",
+    note=(
+        "Mean ± standard deviation over seeds 0 to n - 1. The time is that of the whole run, "
+        "from reading files to the report, without imports."
+    ),
+    tutorials={
+        "cifar10_fast": "about 88 % after 150 epochs on the original images, tuned on test",
+        "dog_cat_finetune": "87 % in about 30 minutes on a Titan X",
+        "fashion_mnist_fast": "loss 0.312 on test after 5 epochs, no accuracy",
+        "garment_fashion_mnist": "loss 0.312 on test after 5 epochs, no accuracy",
+    },
+)
+CHINESE = Texts(
+    header="| 配方 | 网络 | 数据 | 准确率 | 时间 | 教程的结果 |",
+    accuracy="{split} {mean} %，n = {n}",
+    splits={"test": "测试集", "val": "验证集"},
+    seconds="{mean} 秒",
+    threads="，线程数 {threads}",
+    machine="{processor} 的 {cores} 个核心，torch {torch}。",
+    note=(
+        "种子 0 到 n - 1 的平均值 ± 标准差。时间为整个运行的时间，"
+        "从读取文件到写出报告，不含导入模块的时间。"
+    ),
+    tutorials={
+        "cifar10_fast": "原始图像训练 150 个 epoch 后约 88 %，在测试集上调参",
+        "dog_cat_finetune": "Titan X 上约 30 分钟，87 %",
+        "fashion_mnist_fast": "5 个 epoch 后测试集损失 0.312，没有准确率",
+        "garment_fashion_mnist": "5 个 epoch 后测试集损失 0.312，没有准确率",
+    },
+)
+PAGES = {"README.md": ENGLISH, "README.zh-CN.md": CHINESE}
 
 
 def main() -> None:
-    for run in map(Path, sys.argv[1:]):
-        keep(run)
-    for name in ("README.md", "README.zh-CN.md"):
+    for run in sys.argv[1:]:
+        keep(Path(run))
+    for name, texts in PAGES.items():
         page = ROOT / name
-        if page.exists():
-            page.write_text(with_table(page.read_text(encoding="utf-8")), encoding="utf-8")
+        page.write_text(with_table(page.read_text(encoding="utf-8"), texts), encoding="utf-8")
 
 
 def keep(run: Path) -> None:
-    """Copy what a finished run says of itself."""
-    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    """Copy results.json and run.json of a finished run, without paths of this machine."""
+    results = read(run / "results.json")
+    record = read(run / "run.json")
     if results["status"] != "completed":
         sys.exit(f"{run} is {results['status']}.")
-    resumed = any(a.startswith("resume=") for a in facts["command"])
-    if resumed:
-        facts["command"] = facts["earlier"][0]["command"]
-    recipe = next((a.partition("=")[2] for a in facts["command"] if a.startswith("experiment=")), None)
+    was_resumed = any(word.startswith("resume=") for word in record["command"])
+    if was_resumed:
+        record["command"] = record["earlier"][0]["command"]
+    recipe = find_recipe(record["command"])
     if recipe is None:
-        sys.exit(f"{run} is no recipe: it was started without experiment=.")
-    if facts["git"] is None or facts["git"]["dirty"]:
+        sys.exit(f"{run} is not a recipe: it was started without experiment=.")
+    if record["git"] is None or record["git"]["dirty"]:
         print(f"{run}: the code differed from its commit.", file=sys.stderr)
-    facts["earlier"] = [
-        {name: part[name] for name in ("start", "end")} for part in facts["earlier"] if resumed
-    ]  # else: broken-off attempts
-    facts["command"] = [a for a in facts["command"] if not re.match(r"(hydra\.|data\.root=)", a)]
+    # Earlier records of a folder count only if this run has continued them.
+    earlier = record["earlier"] if was_resumed else []
+    record["earlier"] = [{"start": part["start"], "end": part["end"]} for part in earlier]
+    local = re.compile(r"hydra\.|data\.root=")
+    record["command"] = [word for word in record["command"] if not local.match(word)]
     folder = RESULTS / recipe / f"seed_{results['seed']}"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in (("results.json", results), ("run.json", facts)):
-        (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write(folder / "results.json", results)
+    write(folder / "run.json", record)
 
 
-def table() -> str:
-    """The table as Markdown, a line a recipe."""
-    lines = [
-        "| recipe | network | data | accuracy | time | the tutorial |",
-        "|---|---|---|---|---|---|",
-    ]
-    machines = {}
-    for recipe in sorted(path.name for path in RESULTS.iterdir() if path.is_dir()):
+def find_recipe(command: Sequence[str]) -> str | None:
+    """The value of `experiment=` in a command."""
+    for word in command:
+        if word.startswith("experiment="):
+            return word.removeprefix("experiment=")
+    return None
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8")
+
+
+def table(texts: Texts) -> str:
+    """The table as Markdown, one line per recipe, and a note on the machines."""
+    recipes = sorted(path.name for path in RESULTS.iterdir() if path.is_dir())
+    machines: dict[str, None] = {}  # in their order, each once
+    lines = [texts.header, "|---" * 6 + "|"]
+    for recipe in recipes:
         folders = sorted((RESULTS / recipe).iterdir())
-        results = [json.loads((folder / "results.json").read_text(encoding="utf-8")) for folder in folders]
-        runs = [json.loads((folder / "run.json").read_text(encoding="utf-8")) for folder in folders]
-        parts = _parts(recipe)
-        split = "test" if results[0]["test"] else "validation"
-        accuracy = _mean([100 * (result["test"] or result["val"])["acc"] for result in results], 2)
-        seconds = _mean([_seconds(run) for run in runs], 0)
-        hardware, versions = runs[0]["hardware"], runs[0]["versions"]
-        threads = "" if hardware["threads"] == hardware["cores"] else f", threads: {hardware['threads']}"
-        lines.append(
-            f"| `{recipe}` | {parts['model']} | {parts['data']} | {accuracy} % of {split}, n = {len(results)} | {seconds} s{threads} "
-            f"| {TUTORIALS[recipe] or '-'} |"
-        )
-        machines[f"{hardware['cores']} cores of an {hardware['processor']}, torch {versions['torch']}"] = None
-    note = "Mean ± standard deviation over seeds 0 to n - 1; the time is that of the whole run without its imports, from files to report."
-    return "\n".join([*lines, "", f"{note} {'; '.join(machines)}."])
+        results = [read(folder / "results.json") for folder in folders]
+        records = [read(folder / "run.json") for folder in folders]
+        lines.append(row(texts, recipe, results, records))
+        versions, hardware = records[0]["versions"], records[0]["hardware"]
+        machines[texts.machine.format(torch=versions["torch"], **hardware)] = None
+    return "\n".join([*lines, "", " ".join([texts.note, *machines])])
 
 
-def _seconds(run: dict) -> float:
-    """How long a run took, the parts before it was gone on with included."""
-    parts = [run, *run["earlier"]]
-    return sum((datetime.fromisoformat(part["end"]) - datetime.fromisoformat(part["start"])).total_seconds() for part in parts)
+def row(
+    texts: Texts, recipe: str, results: Sequence[dict[str, Any]], records: Sequence[dict[str, Any]]
+) -> str:
+    """One line of the table: a recipe over its seeds."""
+    parts = read_defaults(recipe)
+    split = "test" if results[0]["test"] else "val"
+    accuracy = texts.accuracy.format(
+        mean=mean_and_deviation([100 * result[split]["acc"] for result in results], 2),
+        split=texts.splits[split],
+        n=len(results),
+    )
+    seconds = texts.seconds.format(mean=mean_and_deviation([duration(r) for r in records], 0))
+    hardware = records[0]["hardware"]
+    if hardware["threads"] != hardware["cores"]:
+        seconds += texts.threads.format(threads=hardware["threads"])
+    tutorial = texts.tutorials.get(recipe, "-")
+    cells = [f"`{recipe}`", parts["model"], parts["data"], accuracy, seconds, tutorial]
+    return f"| {' | '.join(cells)} |"
 
 
-def _parts(recipe: str) -> dict[str, str]:
-    defaults = yaml.safe_load((ROOT / "conf" / "experiment" / f"{recipe}.yaml").read_text(encoding="utf-8"))["defaults"]
-    return {key.removeprefix("override /"): value for entry in defaults for key, value in entry.items()}
+def duration(record: dict[str, Any]) -> float:
+    """Seconds that a run took, including the parts before it was resumed."""
+    total = 0.0
+    for part in [record, *record["earlier"]]:
+        start, end = (datetime.fromisoformat(part[name]) for name in ("start", "end"))
+        total += (end - start).total_seconds()
+    return total
 
 
-def _mean(values: Iterable[float], digits: int) -> str:
-    values = list(values)
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{spread}"
+def read_defaults(recipe: str) -> dict[str, str]:
+    """The choices of a recipe by group, such as {"model": "lenet"}."""
+    path = ROOT / "conf" / "experiment" / f"{recipe}.yaml"
+    defaults = yaml.safe_load(path.read_text(encoding="utf-8"))["defaults"]
+    return {
+        group.removeprefix("override /"): choice
+        for entry in defaults
+        for group, choice in entry.items()
+    }
 
 
-def with_table(text: str) -> str:
-    """A page with the table between its marks."""
+def mean_and_deviation(values: Sequence[float], digits: int) -> str:
+    text = f"{statistics.mean(values):.{digits}f}"
+    if len(values) > 1:
+        text += f" ± {statistics.stdev(values):.{digits}f}"
+    return text
+
+
+def with_table(text: str, texts: Texts) -> str:
+    """A page with the table between its two comments."""
     before, _, rest = text.partition(START)
     _, _, after = rest.partition(END)
-    return f"{before}{START}\n{table()}\n{END}{after}"
+    return f"{before}{START}\n{table(texts)}\n{END}{after}"
 
 
 if __name__ == "__main__":

@@ -1,128 +1,256 @@
-"""What the documentation says: commands compose and fit what they name, links lead somewhere, files exist, tab completion answers."""
+"""The documentation: commands compose, links and named files exist, code blocks run."""
 
 import functools
+import importlib
 import re
 import shlex
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import ROOT, composed, run_script
+from helpers import QUICK, ROOT, composed, run_script, run_training
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from src.config_check import check
-
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
-NEW = ("my_net", "my_data", "my_augment", "my_callbacks", "my_metric", "my_recipe")  # what the pages have their reader write
-LAUNCHERS = ("submitit", "ray")  # their schemas come with extras; tests/test_sweeps.py composes these
-
-
-def text(page):
-    return page.read_text(encoding="utf-8")
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [*sorted(ROOT.glob("*.md")), *DOCS, ROOT / "benchmarks" / "README.md"]
+NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+CODE_PAGES = ["README.md", "docs/your_own.md"]  # their code blocks are files for the reader to add
+LAUNCHERS = ("submitit", "ray")  # their configs come with extras; tests/sweeps composes them
+EXAMPLES = ("my_augment", "my_callback", "my_logger", "my_metric", "my_optimizer", "my_recipe")
+EXAMPLES += ("my_schedule", "my_search", "my_task")  # names in a table of docs/architecture.md
 
 
-def commands(page) -> list[str]:
-    """The lines of the shell blocks, and what stands in backticks, as far as it runs an entry point of the project."""
-    content = text(page)
-    lines = [line for block in re.findall(r"```bash\n(.*?)```", content, re.S) for line in block.replace("\\\n", " ").splitlines()]
-    lines += [line[4:] for line in re.findall(r"^    python .*$", content, re.M)]
-    lines += re.findall(r"`((?:python|torchrun) [^`]*)`", re.sub(r"```.*?```", "", content, flags=re.S))
+def read(page: Path | str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+
+
+@functools.cache
+def files_to_add(page: str) -> dict[str, str]:
+    """Contents of the files that a page shows, by path: `path`, a colon and a code block."""
+    found = re.findall(r"`((?:src|conf)/[\w/]+\.\w+)`[^`]*:\n\n```\w+\n(.*?)```", read(page), re.S)
+    return dict(found)
+
+
+def added_names() -> set[str]:
+    """What these files are called on a command line: `my_net`, `stripes`, ..."""
+    return {Path(path).stem for page in CODE_PAGES for path in files_to_add(page)}
+
+
+# Commands
+
+
+def commands(page: str) -> list[str]:
+    """Commands that run a script of the project, in shell blocks and in backticks."""
+    text = read(page)
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"^    (python .*)$", text, re.MULTILINE)
+    lines += re.findall(r"`((?:python|torchrun) [^`]*)`", without_code(text))
+    runs_script = re.compile(r"(?<![/\w])\w+\.py\b")
     return [
-        line.strip() for line in lines if re.search(r"(?<![/\w])\w+\.py\b", line) and "<TAB>" not in line and not line.startswith("eval ")
+        line.strip()
+        for line in lines
+        if runs_script.search(line) and "<TAB>" not in line and not line.startswith("eval ")
     ]
 
 
-COMMANDS = sorted({(page.relative_to(ROOT).as_posix(), command) for page in PAGES for command in commands(page)})
+# Each command once, with the first page that has it.
+COMMANDS = {command: name for name in reversed(NAMES) for command in commands(name)}
 
 
-def test_the_pages_hold_commands():
-    assert len(COMMANDS) > 60 and {page for page, _ in COMMANDS} >= {"README.md", "docs/recipes.md", "docs/sweeps.md", "docs/scale.md"}
+def test_the_pages_have_commands():
+    assert len(COMMANDS) > 60
+    assert set(COMMANDS.values()) >= {"README.md", "docs/recipes.md", "docs/sweeps.md"}
+
+
+def split_command(command: str) -> tuple[str, list[str]]:
+    """The script and its arguments."""
+    words = shlex.split(command.replace("$(", "").replace(")", ""))
+    position = next(i for i, word in enumerate(words) if re.fullmatch(r"(\w+/)*\w+\.py", word))
+    return words[position], words[position + 1 :]
+
+
+def first_choices(script: str, arguments: list[str]) -> list[str]:
+    """The overrides of a command, the first value of each that is swept."""
+    is_override = re.compile(r"[~+\w].*=|~")
+    typed = [a.replace("...", "x") for a in arguments if is_override.match(a)]
+    typed = [a for a in typed if not a.startswith(("install=", "uninstall="))]
+    overrides = []
+    for override in OverridesParser.create().parse_overrides(typed):
+        if not override.is_sweep_override():
+            overrides.append(override.input_line)
+        elif script in ("train.py", "search.py"):  # elsewhere commas are between paths
+            first = next(iter(override.sweep_string_iterator()))
+            overrides.append(f"{override.get_key_element()}={first}")
+    return overrides
 
 
 @functools.cache
 def config_name(script: str) -> str:
-    return re.search(r'config_name="(\w+)"', (ROOT / script).read_text(encoding="utf-8"))[1]
+    return re.search(r'config_name="(\w+)"', read(script))[1]
 
 
-@pytest.mark.parametrize(("page", "command"), COMMANDS)
-def test_every_command_composes_and_fits(page, command):
-    words = shlex.split(command.replace("$(", "").replace(")", ""))
-    assert "#" not in words  # zsh hands a comment to the program
-    position = next(i for i, word in enumerate(words) if re.fullmatch(r"(\w+/)*\w+\.py", word))
-    script, arguments = words[position], words[position + 1 :]
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{COMMANDS[command]}: {command}")
+def test_every_command_composes(command):
+    from src.config.validate import validate
+
+    script, arguments = split_command(command)
+    assert "#" not in arguments  # zsh passes a comment on to the program
     assert (ROOT / script).is_file()
-    if "/" in script:
-        return  # of benchmarks: no config
-    overrides = [word for word in arguments if "=" in word and not word.startswith(("-", "install=", "uninstall="))]
-    if any(name in word for word in overrides for name in (*NEW, *LAUNCHERS)):
+    added = (*LAUNCHERS, *added_names(), "...")
+    if "/" in script or any(name in word for word in arguments for name in added):
         return
-    parsed = OverridesParser.create().parse_overrides([word.replace("...", "x") for word in overrides])
-    first = [
-        f"{override.get_key_element()}={next(override.sweep_string_iterator())}" if override.is_sweep_override() else override.input_line
-        for override in parsed
-        if script in ("train.py", "search.py", "find_lr.py") or not override.is_sweep_override()  # else commas stand between paths
-    ]
-    cfg = composed(first, config_name(script))
+    cfg = composed(first_choices(script, arguments), config_name(script))
     if script == "train.py":
-        check(OmegaConf.to_container(cfg, resolve=True))
-
-
-def anchors(page) -> set[str]:
-    """As GitHub makes them of headings."""
-    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text(page), flags=re.S), re.M)
-    return {re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", text(page), flags=re.S)):
-        if re.match(r"[a-z]+:", target):
-            continue  # not of this project
-        path, _, anchor = target.partition("#")
-        file = (page.parent / path).resolve() if path else page
-        assert file.exists(), f"{page.name} links to {target}"
-        assert not anchor or anchor in anchors(file), f"{page.name} links to {target}, which has {sorted(anchors(file))}"
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_files_in_backticks_exist(page):
-    """A path from a top-level folder on, or a bare name of a Python file, a page or a notebook, of which there must be one."""
-    folders = "|".join(["src", "conf", "tests", "docs", "benchmarks", "notebooks", "hydra_plugins", r"\.ci"])
-    names = {path.name for folder in ("src", "tests", "benchmarks", "hydra_plugins") for path in (ROOT / folder).rglob("*.py")}
-    names |= {path.name for path in ROOT.glob("*.py")}
-    for quoted in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text(page), flags=re.S)):
-        if any(name in quoted for name in NEW):
-            continue
-        if re.fullmatch(rf"(?:{folders})(?:/[\w./*-]*)?", quoted):
-            found = list(ROOT.glob(quoted.rstrip("/"))) if "*" in quoted else [ROOT / quoted]
-            assert found and found[0].exists(), f"{page.name} names {quoted}"
-        elif re.fullmatch(r"\w+\.py", quoted):
-            assert quoted in names, f"{page.name} names {quoted}"
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_tests_named_in_backticks_exist(page):
-    known = {
-        name for path in (ROOT / "tests").glob("*.py") for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.M)
-    }
-    known |= {path.stem for path in (ROOT / "tests").glob("*.py")}
-    for name in re.findall(r"`(test_\w+_\w+_\w+)`", text(page)):
-        assert name in known, f"{page.name} names {name}"
+        validate(OmegaConf.to_container(cfg, resolve=True))
 
 
 @pytest.mark.parametrize(
-    ("typed", "answer"), [("model=si", "model=simple_v3"), ("optimizer.l", "optimizer.lr="), ("data=di", "data=digits")]
+    ("typed", "completion"),
+    [("model=si", "model=simple_v3"), ("optimizer.l", "optimizer.lr="), ("data=di", "data=digits")],
 )
-def test_tab_completion_answers(typed, answer):
+def test_tab_completion(typed, completion):
     line = f"python train.py {typed}"
-    result = run_script("train.py", "-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line)))
-    assert answer in result.stdout.split(), result.stderr
+    query = {"COMP_LINE": line, "COMP_POINT": str(len(line))}
+    result = run_script("train.py", "-sc", "query=bash", **query)
+    assert completion in result.stdout.split(), result.stderr
 
 
-def test_every_long_file_is_defended():
-    """docs/house.md says why a file is longer than 200 lines, and how large the whole is."""
-    house = text(ROOT / "docs" / "house.md")
-    files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py")]
-    lines = {path.relative_to(ROOT).as_posix(): text(path).count("\n") for path in files}
-    assert sorted(re.findall(r"^\| `(src/[\w/]+\.py)` \|", house, re.M)) == sorted(name for name, count in lines.items() if count > 200)
-    total, number = re.search(r"([\d,]+) lines of Python .*, in (\d+) files", house).groups()
-    assert int(number) == len(files) and abs(int(total.replace(",", "")) - sum(lines.values())) <= 100
+# Links and names
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.*)$", without_code(read(page)), re.MULTILINE)
+    kept = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.replace(" ", "-") for heading in kept}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_links(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(read(page))):
+        if re.match(r"[a-z]+:", target):
+            continue  # elsewhere
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_files_in_backticks_exist(page):
+    """Paths from a top-level folder on, and bare names of Python files."""
+    folders = r"src|conf|tests|docs|benchmarks|notebooks|hydra_plugins|\.ci"
+    scripts = {path.name for path in ROOT.glob("*.py")}
+    scripts |= {path.name for path in (ROOT / "src").rglob("*.py")}
+    added = added_names() | {"bulk_runner"}  # timm's
+    for quoted in re.findall(r"`([^`\n]+)`", without_code(read(page))):
+        stem = Path(quoted).stem
+        if stem in added or stem.startswith(EXAMPLES):
+            continue
+        if re.fullmatch(rf"(?:{folders})(?:/[\w./-]*)?", quoted):
+            assert (ROOT / quoted).exists(), quoted
+        elif re.fullmatch(r"\w+\.py", quoted):
+            assert quoted in scripts, quoted
+
+
+def test_the_path_through_the_code_is_short():
+    """docs/architecture.md: one run and one batch, in at most 8 files and 1,200 lines."""
+    steps = re.findall(r"^\d\. `([\w/]+\.py)`", read("docs/architecture.md"), re.MULTILINE)
+    assert 5 <= len(steps) <= 8
+    lines = {step: read(step).count("\n") for step in steps}
+    assert sum(lines.values()) <= 1200, lines
+
+
+def test_documentation_names_every_file_of_a_run(finished_run):
+    page = read("docs/runs.md")
+    names = [path.name for path in finished_run.iterdir() if not path.name.startswith(".")]
+    for name in names:
+        assert f"`{name}" in page, name
+
+
+# Code blocks
+
+
+@pytest.fixture
+def added_files(request, tmp_path, monkeypatch):
+    """A folder with the files of a page in it, found as if they were part of the project."""
+    for path, content in files_to_add(request.param).items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content, encoding="utf-8")
+    modules = [path.relative_to(tmp_path) for path in tmp_path.glob("src/*/*.py")]
+    for module in modules:
+        package = importlib.import_module(".".join(module.parent.parts))
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / module.parent)])
+    yield tmp_path
+    for module in modules:
+        sys.modules.pop(".".join(module.with_suffix("").parts), None)
+
+
+def train_with(folder: Path, *arguments: str) -> dict:
+    """`python train.py ...` with the added files, for a few steps; the content of results.json."""
+    searched = f"hydra.searchpath=[file://{folder}/conf]"
+    return run_training(folder / "run", searched, *QUICK, *arguments)
+
+
+@pytest.mark.parametrize("added_files", ["README.md"], indirect=True)
+@pytest.mark.parametrize("splits", [("train", "test"), ("train",)], ids=" ".join)
+def test_the_network_and_the_data_set_of_the_readme_train(added_files, splits):
+    for split in splits:
+        images = np.random.default_rng(0).integers(0, 256, (40, 1, 64, 64), dtype=np.uint8)
+        np.savez(added_files / f"my_data_{split}.npz", images=images, labels=np.arange(40) % 2)
+    own = ["model=my_net", "model.width=64", "data=my_data", f"data.root={added_files}"]
+    results = train_with(added_files, *own)
+    assert results["status"] == "completed"
+    assert results["num_parameters"] == 64 * 9 + 64 + 64 * 2 + 2
+    assert (results["test"] is not None) == ("test" in splits)
+
+
+def own_commands() -> list[str]:
+    """Commands of docs/your_own.md that use files which the page adds."""
+    names = "|".join(added_names())
+    page = "docs/your_own.md"
+    return [c for c in commands(page) if re.search(rf"=\[?({names}|\w+,wandb)\b", c)]
+
+
+def test_every_yaml_file_of_the_page_is_used():
+    used = " ".join(own_commands())
+    for path in files_to_add("docs/your_own.md"):
+        assert path.startswith("src/") or Path(path).stem in used, path
+
+
+@pytest.mark.parametrize("added_files", ["docs/your_own.md"], indirect=True)
+def test_your_own_parts_train(added_files):
+    """All commands of the page in one run, except for those that need another package or task."""
+    typed: dict[str, str] = {"model": "lenet"}
+    for command in own_commands():
+        if not re.search("wandb|distillation", command):
+            typed |= dict(word.split("=", 1) for word in split_command(command)[1])
+    results = train_with(added_files, *(f"{key}={value}" for key, value in typed.items()))
+    assert results["status"] == "completed"
+    assert set(results["metrics"]) == {"kappa", "f1"}
+    run = added_files / "run"
+    assert (run / "metrics.jsonl").is_file()
+    assert "weight_norm" in (run / "metrics.csv").read_text().splitlines()[0].split(",")
+    config = OmegaConf.load(run / "config.yaml")
+    assert config.task.loss._target_ == "src.tasks.focal_loss.FocalLoss"
+    assert config.optimizer._target_ == "torch.optim.NAdam"
+
+
+@pytest.mark.parametrize("added_files", ["docs/your_own.md"], indirect=True)
+def test_your_own_task_trains_and_saves_the_student_alone(added_files, finished_run):
+    import src
+
+    (command,) = [c for c in own_commands() if "distillation" in c]
+    arguments = split_command(command.replace("runs/NAME", str(finished_run)))[1]
+    assert train_with(added_files, *arguments)["status"] == "completed"
+    student, teacher = (
+        src.load(run / "checkpoints" / "best.ckpt") for run in (added_files / "run", finished_run)
+    )
+    assert student.state_dict().keys() == teacher.state_dict().keys()

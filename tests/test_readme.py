@@ -1,4 +1,4 @@
-"""The README: its commands do their work, its two set-up commands are one line each, its new network really is two files."""
+"""The README: its set-up commands, its translation, its results, and all of its commands."""
 
 import os
 import re
@@ -6,130 +6,148 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import QUICK, ROOT, composed, run_training
+from helpers import QUICK, ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
-COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()] + re.findall(r"`(python \w+\.py [^`]*)`", README)
+CHINESE = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_first_two_blocks_set_everything_up_in_one_line_each():
+def test_the_first_two_blocks_install_and_run_in_one_line_each():
     (first, train), (second, test) = BLOCKS[:2]
-    assert first == second == "bash" and train.count("\n") == test.count("\n") == 1
-    assert train.strip().endswith("train.py") and "pytest" in test
-
-
-def test_the_files_named_in_the_map_exist():
-    for name in re.findall(r"`((?:src|conf)/[\w./]+)`", README):
-        assert (ROOT / name).exists() or "my_net" in name or "my_data" in name, name
+    assert first == second == "bash"
+    assert train.count("\n") == test.count("\n") == 1
+    assert train.strip().endswith("train.py")
+    assert "pytest" in test
 
 
 @pytest.mark.parametrize(
     "part",
     [
         r"```(\w+)\n(.*?)```",
-        r"<!-- results.*?end of results -->",
         r"^(#+) ",
-        r"`((?:src|conf|hydra_plugins)/[^`]*)`",
-        r"\]\(([^)]*)\)",
+        r"`((?:src|conf|notebooks)/[^`]*)`",
         r"`(python [^`]*)`",
+        r"`([\w/]+=[^`]*)`",
     ],
+    ids=["code blocks", "headings", "files", "commands", "settings"],
 )
-def test_the_chinese_readme_is_in_step(part):
-    """The same code, results, headings by their level, files in the map, links and commands, in the same order."""
-    chinese = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
-    assert re.findall(part, chinese, re.S | re.M) == re.findall(part, README, re.S | re.M)
+def test_the_chinese_readme_has_the_same(part):
+    found = [re.findall(part, page, re.DOTALL | re.MULTILINE) for page in (CHINESE, README)]
+    assert found[0] == found[1]
 
 
-def test_the_table_of_results_is_what_the_runs_say():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
+def test_the_chinese_readme_has_the_same_links():
+    pages = [set(re.findall(r"\]\(([^)]*)\)", page)) for page in (CHINESE, README)]
+    assert pages[0] - {"README.md"} == pages[1] - {"README.zh-CN.md"}
+
+
+def test_the_results_are_those_of_the_committed_runs(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import publish
 
-    assert publish.with_table(README) == README
+    assert publish.with_table(README, publish.ENGLISH) == README
+    assert publish.with_table(CHINESE, publish.CHINESE) == CHINESE
     for path in publish.RESULTS.rglob("*.json"):
-        assert not re.search(r'["=](/|[A-Z]:\\\\)', path.read_text(encoding="utf-8")), f"{path} names a folder of some machine"
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r'["=](/|[A-Z]:\\\\)', text), f"{path} names a folder of a machine"
 
 
-def test_the_data_set_of_the_readme_works(tmp_path):
-    import numpy as np
-
-    from src.build import build
-
-    code = next(text for kind, text in BLOCKS if kind == "python" and "class MyDataModule" in text)
-    yaml = next(text for kind, text in BLOCKS if kind == "yaml" and "MyDataModule" in text)
-    for split, n in (("train", 40), ("test", 10)):
-        images = np.random.default_rng(0).integers(0, 256, (n, 1, 64, 64), dtype=np.uint8)
-        np.savez(tmp_path / f"my_data_{split}.npz", images=images, labels=np.arange(n) % 2)
-    (tmp_path / "conf" / "data").mkdir(parents=True)
-    (tmp_path / "conf" / "data" / "my_data.yaml").write_text(yaml.replace("src.datamodules.my_data", "my_data_of_the_readme"))
-    (tmp_path / "my_data_of_the_readme.py").write_text(code)
-    sys.path.insert(0, str(tmp_path))
-    try:
-        data, _ = build(composed([f"hydra.searchpath=[file://{tmp_path}/conf]", "data=my_data", f"data.root={tmp_path}"]))
-        data.setup()
-        images, _ = next(iter(data.train_dataloader()))
-        assert images.shape[1:] == (1, 64, 64) and data.sizes() == {"train": 36, "val": 4, "test": 10} and data.has_test
-        (tmp_path / "my_data_test.npz").unlink()
-        searched = [f"hydra.searchpath=[file://{tmp_path}/conf]", "data=my_data", f"data.root={tmp_path}", "model=lenet"]
-        results = run_training(tmp_path / "run", *searched, "trainer.max_epochs=1")
-        assert results["status"] == "completed" and results["test"] is None
-    finally:
-        sys.path.remove(str(tmp_path))
+def copy_project(folder: Path) -> None:
+    """Copy what commands need, with the network and the data set of the README in it."""
+    for name in ("src", "conf", "hydra_plugins"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, folder)
+    added = re.findall(r"`((?:src|conf)/\w+/my_\w+\.\w+)`.*?```\w+\n(.*?)```", README, re.DOTALL)
+    assert len(added) == 4
+    for name, text in added:
+        (folder / name).write_text(text, encoding="utf-8")
 
 
-def test_the_network_of_the_readme_works():
-    import torch
+def write_data(folder: Path, cifar_root: Path, dog_cat_root: Path) -> None:
+    (folder / "data").mkdir()
+    for split in ("train", "test"):
+        images = np.random.default_rng(0).integers(0, 256, (40, 1, 64, 64), dtype=np.uint8)
+        labels = np.arange(40) % 2
+        np.savez(folder / "data" / f"my_data_{split}.npz", images=images, labels=labels)
+    name = "cifar-10-batches-py"
+    shutil.copytree(cifar_root / name, folder / "data" / name)
+    shutil.copytree(dog_cat_root, folder / "photos")
 
-    code = next(text for kind, text in BLOCKS if kind == "python" and "class MyNet" in text)
-    namespace: dict = {}
-    exec(code, namespace)
-    assert namespace["MyNet"](3, 10)(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+def completed_command(command: str, folder: Path) -> list[str]:
+    """The words of a command with its names filled in, and shorter training."""
+    _, script, *arguments = shlex.split(command)
+    runs = sorted(folder.glob("runs/*_image_folder/results.json"))
+    filled_in = {
+        "NAME": runs[0].parent.name if runs else "",
+        "FOLDER": str(folder / "photos"),
+        "accelerator=gpu": "accelerator=cpu",
+        "n_trials=20": "n_trials=2",
+    }
+    for word, value in filled_in.items():
+        arguments = [argument.replace(word, value) for argument in arguments]
+    if script not in ("train.py", "search.py") or "find_lr=true" in arguments:
+        return [script, *arguments]
+    typed = {argument.partition("=")[0] for argument in arguments}
+    if "resume" in typed:
+        typed.add("trainer.max_epochs")
+    shorter = [word for word in QUICK if word.partition("=")[0] not in typed]
+    return [script, *arguments, *shorter]
 
 
 @pytest.mark.slow
-def test_every_command_does_its_work(tmp_path, cifar_root, dog_cat_root):
-    """All of them, one after the other, in a copy of the project that has the README's own network and data set in it."""
-    import numpy as np
-
+def test_every_command_runs(tmp_path, cifar_root, dog_cat_root):
+    """All of them, one after the other, in a copy of the project."""
     pytest.importorskip("optuna")
     pytest.importorskip("onnxruntime")
-    from src.export import OLDEST_FOR_ONNX, _torch_version
+    from src.engine.export_formats import ONNX_MIN_TORCH, torch_version
 
-    if _torch_version() < OLDEST_FOR_ONNX:
+    if torch_version() < ONNX_MIN_TORCH:
         pytest.skip("this torch is too old to export ONNX")
-    house = tmp_path / "house"
-    for name in ("src", "conf", "hydra_plugins"):
-        shutil.copytree(ROOT / name, house / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in ROOT.glob("*.py"):
-        shutil.copy(path, house)
-    listed = re.findall(r"`((?:src|conf)/\w+/my_\w+\.\w+)`.*?```\w+\n(.*?)```", README, re.S)
-    assert len(listed) == 4
-    for name, text in listed:
-        (house / name).write_text(text)
-    (house / "data").mkdir()
-    for split in ("train", "test"):
-        images = np.random.default_rng(0).integers(0, 256, (40, 1, 64, 64), dtype=np.uint8)
-        np.savez(house / "data" / f"my_data_{split}.npz", images=images, labels=np.arange(40) % 2)
-    shutil.copytree(cifar_root / "cifar-10-batches-py", house / "data" / "cifar-10-batches-py")
-    shutil.copytree(dog_cat_root, house / "photos")
-    shorter = {"train.py": QUICK, "search.py": QUICK}
-    started = [command for command in COMMANDS if command.startswith("python ")]
-    assert len(started) >= 14
-    for command in started:
-        _, script, *arguments = shlex.split(command)
-        run = next((path.parent.name for path in (house / "runs").glob("*_image_folder/results.json")), "")
-        known = {"NAME": run, "FOLDER": str(dog_cat_root), "accelerator=gpu": "accelerator=cpu", "n_trials=20": "n_trials=2"}
-        for word, stand_in in known.items():
-            arguments = [argument.replace(word, stand_in) for argument in arguments]
-        typed = {a.partition("=")[0] for a in arguments} | ({"trainer.max_epochs"} if "resume=last" in arguments else set())
-        added = [a for a in shorter.get(script, []) if a.partition("=")[0] not in typed and "check=data" not in arguments]
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"CUDA_VISIBLE_DEVICES": ""}
+    copy_project(tmp_path)
+    write_data(tmp_path, cifar_root, dog_cat_root)
+    in_blocks = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]
+    commands = [line for line in in_blocks if line.startswith("python ")]
+    commands += re.findall(r"`(python \w+\.py [^`]*)`", README)
+    assert len(commands) >= 12
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment["CUDA_VISIBLE_DEVICES"] = ""
+    for command in commands:
+        if "data=torchvision" in command:  # it downloads
+            continue
         done = subprocess.run(
-            [sys.executable, script, *arguments, *added], cwd=house, env=environment, capture_output=True, text=True, timeout=600
+            [sys.executable, *completed_command(command, tmp_path)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
         )
         assert done.returncode == 0, (command, done.stdout[-2000:], done.stderr[-2000:])
-    assert len(list((house / "sweeps").glob("*/summary.md"))) == 3
-    for pattern in ("runs/*/checkpoints/best.onnx", "evaluations/*/results.json", "predictions/*/predictions.csv", "studies/*/search.html"):
-        assert list(house.glob(pattern)), pattern
+    assert len(list(tmp_path.glob("sweeps/*/summary.md"))) == 4  # three sweeps and a search
+    for pattern in (
+        "runs/*/checkpoints/best.onnx",
+        "runs/*_evaluate/results.json",
+        "runs/*_predict/predictions.csv",
+        "sweeps/search_*/search.html",
+    ):
+        assert list(tmp_path.glob(pattern)), pattern
+
+
+@pytest.mark.slow
+def test_the_notebook_snippet_runs(tmp_path, cifar_root, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = [text for kind, text in BLOCKS if kind == "python" and "L.Trainer" in text]
+    shorter = snippet.replace("max_epochs=3", "max_epochs=1, accelerator='cpu', logger=False")
+    exec(shorter.replace('root="data"', f"root={str(cifar_root)!r}"), {})
+    run = tmp_path / "runs" / "by_hand"
+    for name in ("results.json", "metrics.csv", "predictions.csv", "report.html"):
+        assert (run / name).is_file()
+    assert (run / "checkpoints" / "best.ckpt").is_file()

@@ -1,0 +1,123 @@
+"""Checkpoints and run folders from strangers; secrets of the environment."""
+
+import copy
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from helpers import composed, run_training, run_warm
+from run_helpers import SMALL, read_checkpoint, read_results
+
+from src.errors import UserError
+
+SECRET = "a-secret-of-the-environment"
+
+
+class RunsCode:
+    """What a hostile pickle holds."""
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch '{self.marker}'",)
+
+
+def hostile_checkpoints(good: Path, folder: Path, marker: Path) -> None:
+    """Write files made from a good checkpoint."""
+    stored = torch.load(good, weights_only=True)
+    code = RunsCode(marker)
+    weight = next(name for name in stored["state_dict"] if name.endswith("weight"))
+    text = {"_target_": "src.runs.files.write_text", "path": str(marker), "text": "x"}
+    network = {"_target_": "os.system", "command": f"touch {marker}"}
+    detour = {"_target_": "src.models.torchvision.torch.hub.load"}
+    secret = {"_target_": "src.datamodules.ImageFolderDataModule", "root": "${oc.env:HOSTILE}"}
+    foreign = {"_target_": "shutil.rmtree", "path": str(folder)}
+    huge = torch.zeros(1).expand(1 << 45)
+    changes = {
+        "code_in_the_weights": lambda c: c["state_dict"].update(x=code),
+        "code_in_the_config": lambda c: c["description"].update(config=code),
+        "foreign_target": lambda c: c["description"].update(model=network),
+        "target_by_detour": lambda c: c["description"].update(model=detour),
+        "function_of_this_project": lambda c: c["description"].update(model=text),
+        "interpolation": lambda c: c["description"]["config"].update(data=secret),
+        "foreign_data": lambda c: c["description"]["config"].update(data=foreign),
+        "wrong_shapes": lambda c: c["state_dict"].update({weight: torch.zeros(3, 3)}),
+        "huge_tensor": lambda c: c["state_dict"].update({weight: huge}),
+        "huge_network": lambda c: c["description"]["model"].update(image_size=400_000),
+        "no_tensor": lambda c: c["state_dict"].update({weight: [1.0] * 5}),
+        "odd_facts": lambda c: c["description"].update(classes=10**9, channels="x", mean="abc"),
+        "no_description": lambda c: c.pop("description"),
+    }
+    for name, change in changes.items():
+        content = copy.deepcopy(stored)
+        change(content)
+        torch.save(content, folder / f"{name}.ckpt")
+    (folder / "plain_pickle.ckpt").write_bytes(pickle.dumps(code))
+    whole = good.read_bytes()
+    for i in range(0, 12, 3):
+        (folder / f"truncated_{i:02d}.ckpt").write_bytes(whole[: len(whole) * i // 12])
+
+
+def test_hostile_checkpoints_are_refused_and_nothing_runs(finished_run, tmp_path, monkeypatch):
+    import src
+    from src.engine.evaluate import evaluate
+
+    monkeypatch.setenv("HOSTILE", SECRET)
+    folder, marker = tmp_path / "hostile", tmp_path / "ran"
+    folder.mkdir()
+    hostile_checkpoints(finished_run / "checkpoints" / "best.ckpt", folder, marker)
+    paths = sorted(folder.glob("*.ckpt"))
+    assert len(paths) == 18
+    for path in paths:
+        cfg = composed([f"ckpt='{path}'", "trainer.accelerator=cpu"], "evaluate")
+        with pytest.raises(UserError) as caught:
+            evaluate(cfg, tmp_path / "out")
+        assert SECRET not in str(caught.value) and caught.value.remedy
+        if path.stem not in ("foreign_data", "interpolation"):  # of the data, which load ignores
+            with pytest.raises(UserError):
+                src.load(path)
+        if path.stem.startswith(("code", "plain", "truncated")):
+            with pytest.raises(UserError):
+                run_training(tmp_path / "resumed", *SMALL, f"resume={path}")
+    assert not marker.exists() and folder.exists()
+
+
+def test_a_received_run_folder_builds_nothing_foreign_when_it_is_resumed(finished_run, tmp_path):
+    run = tmp_path / "received"
+    shutil.copytree(finished_run, run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["callbacks"]["x"] = {"_target_": "os.system", "command": "touch ran"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    result = run_warm("train.py", f"resume={run}", "trainer.max_epochs=3", cwd=tmp_path)
+    assert result.returncode == 2 and "os.system" in result.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_secrets_of_the_environment_stay_out_of_the_run_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SERVICE_API_KEY", "s3cr3t-value")
+    argv = ["train.py", "data.root=/x/${oc.env:SERVICE_API_KEY}", "logger.x.api_key=s3cr3t-value"]
+    monkeypatch.setattr("sys.argv", argv)
+    written = "/x/${oc.env:SERVICE_API_KEY}"
+    run_training(tmp_path, *SMALL, "trainer.max_epochs=1", f"data.root={written}")
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert b"s3cr3t-value" not in path.read_bytes(), path
+    assert read_results(tmp_path, "run.json")["command"][1] == f"data.root={written}"
+    assert read_checkpoint(tmp_path, "best")["description"]["config"]["data"]["root"] == written
+
+
+def test_variables_with_key_in_their_name_change_no_setting(tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_KEYRING_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("API_TOKEN", "lenet")
+    run_training(
+        tmp_path / "run", *SMALL, "trainer.max_epochs=1", f"data.root={tmp_path}/data/digits"
+    )
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["data"]["root"] == f"{tmp_path}/data/digits"
+    stored = read_checkpoint(tmp_path / "run")["description"]["config"]
+    assert stored["data"]["root"] == f"{tmp_path}/data/digits"

@@ -1,0 +1,142 @@
+"""Shared helpers for tests of whole runs: cutting runs off, comparing run folders, forked runs."""
+
+import csv
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import run_training
+
+SMALL = [
+    "model=lenet",
+    "data.image_size=16",
+    "data.batch_size=32",
+    "trainer.limit_train_batches=12",
+    "trainer.limit_val_batches=3",
+    "trainer.limit_test_batches=3",
+    "~callbacks.report",
+]
+TIMES = ("seconds", "images_per_second", "train_seconds")
+forks = pytest.mark.skipif(sys.platform != "linux", reason="starts its runs by fork")
+
+
+class Cut(BaseException):
+    """Stands for a kill inside this process."""
+
+
+@contextmanager
+def cut_after(batches: int) -> Iterator[None]:
+    """Raise `Cut` at the end of a training batch, counted from the start of the run."""
+    from src.callbacks import StepSeed
+
+    original = StepSeed.on_train_batch_end
+
+    def cut(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        if self.batches == batches:
+            raise Cut
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StepSeed, "on_train_batch_end", cut)
+        with pytest.raises(Cut):
+            yield
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def read_results(folder: Path, name: str = "results.json") -> dict[str, Any]:
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def read_checkpoint(folder: Path, name: str = "last") -> dict[str, Any]:
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def without(values: dict[str, Any], names: Sequence[str] = TIMES) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in names}
+
+
+def differences(one: Path, other: Path, ignore: Sequence[str] = ()) -> list[str]:
+    """What differs between two finished runs: weights, optimizer, tables, results; not times.
+
+    Args:
+        one, other: run folders.
+        ignore: columns of metrics.csv and keys of results.json that are not compared either.
+    """
+    ignore = (*TIMES, *ignore)
+    found = []
+    for name in ("best", "last"):
+        contents = [read_checkpoint(run, name) for run in (one, other)]
+        for key in ("state_dict", "current_model_state", "optimizer_states"):
+            states = [dict(tensors(content.get(key, {}))) for content in contents]
+            if states[0].keys() != states[1].keys():
+                found.append(f"{name}.ckpt {key}")
+                continue
+            found += [
+                f"{name}.ckpt {key}{place}"
+                for place, tensor in states[0].items()
+                if not torch.equal(tensor, states[1][place])
+            ]
+    for name in ("metrics.csv", "predictions.csv"):
+        tables = [[without(row, ignore) for row in read_rows(run / name)] for run in (one, other)]
+        if tables[0] != tables[1]:
+            found.append(name)
+    results = [without(read_results(run), ignore) for run in (one, other)]
+    found += [f"results.json {key}" for key in results[0] if results[0][key] != results[1].get(key)]
+    return found
+
+
+def tensors(state: Any, place: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """All tensors and numbers in a nested state, with their places."""
+    if isinstance(state, dict):
+        for key, value in state.items():
+            yield from tensors(value, f"{place}.{key}")
+    elif isinstance(state, list | tuple):
+        for i, value in enumerate(state):
+            yield from tensors(value, f"{place}.{i}")
+    elif isinstance(state, torch.Tensor | int | float):
+        yield place, torch.as_tensor(state)
+
+
+def start_training(folder: Path, *overrides: str, steps: Any = None) -> BaseProcess:
+    """Start a run in a fork of this process.
+
+    Args:
+        folder: the run folder.
+        overrides: settings.
+        steps: a shared counter of training batches, or None.
+    """
+    import src.engine.train  # noqa: F401 - before the fork, which then has it
+
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=_train, args=(folder, overrides, steps))
+    process.start()
+    return process
+
+
+def _train(folder: Path, overrides: tuple[str, ...], steps: Any) -> None:
+    from src.callbacks import StepSeed
+
+    torch.set_num_threads(1)
+    sys.stdout = sys.stderr = open(os.devnull, "w")
+    if steps is not None:
+        original = StepSeed.on_train_batch_end
+
+        def count(self, *args, **kwargs):
+            original(self, *args, **kwargs)
+            steps.value += 1
+
+        StepSeed.on_train_batch_end = count
+    run_training(folder, *overrides)
