@@ -5,7 +5,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -64,18 +64,12 @@ def read_checkpoint(folder: Path, name: str = "last") -> dict[str, Any]:
     return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
 
 
-def without(values: dict[str, Any], names: Sequence[str] = TIMES) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in names}
+def without_times(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in TIMES}
 
 
-def differences(one: Path, other: Path, ignore: Sequence[str] = ()) -> list[str]:
-    """What differs between two finished runs: weights, optimizer, tables, results; not times.
-
-    Args:
-        one, other: run folders.
-        ignore: columns of metrics.csv and keys of results.json that are not compared either.
-    """
-    ignore = (*TIMES, *ignore)
+def differences(one: Path, other: Path) -> list[str]:
+    """What differs between two finished runs: weights, optimizer, tables, results; not times."""
     found = []
     for name in ("best", "last"):
         contents = [read_checkpoint(run, name) for run in (one, other)]
@@ -90,10 +84,10 @@ def differences(one: Path, other: Path, ignore: Sequence[str] = ()) -> list[str]
                 if not torch.equal(tensor, states[1][place])
             ]
     for name in ("metrics.csv", "predictions.csv"):
-        tables = [[without(row, ignore) for row in read_rows(run / name)] for run in (one, other)]
+        tables = [[without_times(row) for row in read_rows(run / name)] for run in (one, other)]
         if tables[0] != tables[1]:
             found.append(name)
-    results = [without(read_results(run), ignore) for run in (one, other)]
+    results = [without_times(read_results(run)) for run in (one, other)]
     found += [f"results.json {key}" for key in results[0] if results[0][key] != results[1].get(key)]
     return found
 

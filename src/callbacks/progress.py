@@ -10,9 +10,10 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.utilities.data import extract_batch_size
 
 from ..reporting.text import format_duration
-from .base import EpochCallback, count_images, epoch_metrics
+from .base import EpochCallback, epoch_metrics
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Progress(ProgressBar, EpochCallback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         self._batches += 1
-        self._images += count_images(batch)
+        self._images += extract_batch_size(batch)
         now = time.monotonic()
         if now >= self._next_refresh:
             self._draw(self._live_line(trainer, pl_module, index + 1, now))

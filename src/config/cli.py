@@ -16,21 +16,20 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
+
+from omegaconf import DictConfig, OmegaConf
 
 from ..errors import UserError
 from .tracebacks import format_error
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
 
 # Keys whose values Hydra's grammar must not read.
 VERBATIM = ("ckpt", "path", "run", "runs", "resume", "reproduce", "output")
 # Hydra's options that are followed by a value, which may hold =.
-SHORT = ("-p", "-cp", "-cn", "-cd")
-LONG = ("--package", "--config-path", "--config-name", "--config-dir", "--experimental-rerun")
+OPTIONS = ("-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir")
+OPTIONS += ("--experimental-rerun",)
 MODES = ("find_lr", "reproduce")  # of train.py, with a run folder of their own name
 NEW_RUN = "runs/${now:%Y-%m-%d_%H-%M-%S-%f}"
 # `run` sets HYDRA_FULL_ERROR for itself; this variable passes on what was typed.
@@ -89,10 +88,10 @@ def two_line_errors() -> Iterator[None]:
         print("Interrupted.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
-        end_with(error)
+        _end_with(error)
 
 
-def end_with(error: Exception) -> NoReturn:
+def _end_with(error: Exception) -> NoReturn:
     """Report an error on the screen and exit with its code."""
     from .hydra_errors import to_user_error
 
@@ -100,22 +99,16 @@ def end_with(error: Exception) -> NoReturn:
     if _wants_full_error():
         traceback.print_exception(error)
     if user_error is not None:
-        fail(user_error.problem, user_error.remedy)
+        problem, remedy = (" ".join(s.split()) for s in (user_error.problem, user_error.remedy))
+        print(f"Error: {problem}\nHint:  {remedy}", file=sys.stderr)
+        sys.exit(2)
     if not _wants_full_error():
         print(format_error(error, _log_whole_traceback(error)), file=sys.stderr)
     sys.exit(1)
 
 
-def fail(problem: str, remedy: str) -> NoReturn:
-    """Print two lines and exit with code 2."""
-    print(f"Error: {_one_line(problem)}\nHint:  {_one_line(remedy)}", file=sys.stderr)
-    sys.exit(2)
-
-
-def require(cfg: "DictConfig", *keys: str) -> None:
+def require(cfg: DictConfig, *keys: str) -> None:
     """Raise a `UserError` for the first of `keys` that was not typed: `???` in the YAML."""
-    from omegaconf import OmegaConf
-
     for key in keys:
         if OmegaConf.is_missing(cfg, key):
             script = Path(sys.argv[0]).name
@@ -127,10 +120,9 @@ def require(cfg: "DictConfig", *keys: str) -> None:
 
 def quote(argument: str) -> str:
     """`ckpt=a(1)=b,c.ckpt` -> `ckpt='a(1)=b,c.ckpt'`, so that Hydra reads the path as it is."""
-    key, equals, value = argument.partition("=")
-    if key.lstrip("+") not in VERBATIM or not equals or value in ("", "null"):
-        return argument
-    if len(value) > 1 and value[0] == value[-1] == "'":
+    key, _, value = argument.partition("=")
+    is_quoted = len(value) > 1 and value[0] == value[-1] == "'"
+    if key.lstrip("+") not in VERBATIM or value in ("", "null") or is_quoted:
         return argument
     return f"{key}={quoted(value)}"
 
@@ -144,17 +136,14 @@ def quoted(value: str) -> str:
 
 def options_first(arguments: list[str]) -> list[str]:
     """Options, then settings: Hydra's parser refuses settings on both sides of an option."""
-    options: list[str] = []
-    settings: list[str] = []
-    previous = ""
-    for argument in arguments:
-        is_setting = "=" in argument or argument.startswith("~")
-        if is_setting and not argument.startswith("-") and previous not in (*SHORT, *LONG):
-            settings.append(argument)
-        else:
-            options.append(argument)
-        previous = argument
-    return [*options, *settings]
+
+    def is_setting(pair: tuple[str, str]) -> bool:
+        previous, argument = pair
+        assigns = "=" in argument or argument.startswith("~")
+        return assigns and not argument.startswith("-") and previous not in OPTIONS
+
+    pairs = zip(["", *arguments], arguments, strict=False)
+    return [argument for _, argument in sorted(pairs, key=is_setting)]
 
 
 def _value(arguments: list[str], key: str) -> str | None:
@@ -182,46 +171,33 @@ def _find_resumed_run(arguments: list[str]) -> list[str]:
     value = _value(arguments, "resume")
     if value is None or value.startswith("'"):
         return arguments
-    typed_folder = _value(arguments, "hydra.run.dir")
-    folder = typed_folder.strip("'\"") if typed_folder else None
-    checkpoint = _last_of_newest(folder) if value == "last" else _find_checkpoint(value)
+    folder = _value(arguments, "hydra.run.dir")
+    checkpoint = _find_checkpoint(value, folder.strip("'\"") if folder else None)
     added = [f"resume={checkpoint}"]
     if folder is None and checkpoint.parent.name == "checkpoints":
         added.append(f"hydra.run.dir={quoted(str(checkpoint.parent.parent))}")
     return [*added, *(argument for argument in arguments if not argument.startswith("resume="))]
 
 
-def _last_of_newest(folder: str | None) -> Path:
-    """`last.ckpt` of a run folder, or of the run that wrote one most recently."""
-    if folder is not None:
-        found = [Path(folder) / "checkpoints" / "last.ckpt"]
-    else:
-        checkpoints = Path("runs").glob("*/checkpoints/last.ckpt")
-        found = sorted(checkpoints, key=lambda path: path.stat().st_mtime)
-    if not found or not found[-1].is_file():
-        raise UserError(
-            f"resume=last finds no checkpoint in {Path(folder or 'runs').absolute()}.",
-            "Give the file with resume=PATH, or start without resume.",
-        )
-    return found[-1].absolute()
+def _find_checkpoint(value: str, run_dir: str | None) -> Path:
+    """The checkpoint that a file, a run folder or the word "last" stands for.
 
-
-def _find_checkpoint(value: str) -> Path:
-    """The checkpoint that a file or a run folder stands for."""
+    "last" is the checkpoint of `run_dir`, or of the run that wrote one most recently.
+    """
     path = Path(value).expanduser()
-    if path.is_dir():
+    if value == "last":
+        written = Path("runs").glob("*/checkpoints/last.ckpt")
+        newest = max(written, key=lambda file: file.stat().st_mtime, default=Path("runs/last.ckpt"))
+        path = Path(run_dir) / "checkpoints" / "last.ckpt" if run_dir else newest
+    elif path.is_dir():
         path = path / "checkpoints" / "last.ckpt"
-        best = path.with_name("best.ckpt")
-        if not path.is_file() and best.is_file():
-            raise UserError(
-                f"There is no checkpoint {path}.",
-                f"Resume from the best one: python train.py {shlex.quote(f'resume={best}')}",
-            )
     if not path.is_file():
-        raise UserError(
-            f"There is no checkpoint {path}.",
-            "Give a last.ckpt or best.ckpt, or the folder of a run.",
-        )
+        best = path.with_name("best.ckpt")
+        remedy = "Give a last.ckpt or best.ckpt, or the folder of a run."
+        if best.is_file():
+            command = f"python train.py {shlex.quote(f'resume={best}')}"
+            remedy = f"Resume from the best one: {command}"
+        raise UserError(f"resume={value}: there is no checkpoint {path.absolute()}.", remedy)
     return path.absolute()
 
 
@@ -230,10 +206,9 @@ def _log_whole_traceback(error: Exception) -> str | None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             failure = (type(error), error, error.__traceback__)
-            record = log.makeRecord(log.name, logging.ERROR, "", 0, "failed", (), failure)
-            handler.handle(record)
-            temporary = _value(sys.argv[1:], "check")
-            return None if temporary else os.path.relpath(handler.baseFilename)
+            handler.handle(log.makeRecord(log.name, logging.ERROR, "", 0, "failed", (), failure))
+            is_temporary = _value(sys.argv[1:], "check")
+            return None if is_temporary else os.path.relpath(handler.baseFilename)
     return None
 
 
@@ -244,7 +219,3 @@ def _discard_output() -> None:
 
 def _wants_full_error() -> bool:
     return os.environ.get(FULL_ERROR, "0") not in ("", "0")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

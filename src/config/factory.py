@@ -1,6 +1,5 @@
 """Calling what a `_target_` names, and the errors of settings that a library refuses."""
 
-import inspect
 import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -26,17 +25,17 @@ def partial_instantiate(group: str, node: Mapping[str, Any]) -> partial:
         UserError: values that a library refuses.
         Exception: whatever the code of a target inside raises.
     """
-    failure: Exception | None = None
     try:
         made = instantiate(node, _convert_="all", _partial_=True)
+        return partial(made.func, *made.args, **made.keywords)
     except InstantiationException as error:
-        failure = _root_cause(error)
-    if failure is not None:  # outside of the handler: the error keeps its own context
-        refused = _refused(group, failure)
-        if refused is None:
-            raise failure
-        raise refused from failure
-    return partial(made.func, *made.args, **made.keywords)
+        failure: BaseException = error
+    while isinstance(failure, InstantiationException) and failure.__cause__ is not None:
+        failure = failure.__cause__  # what Hydra has wrapped
+    refused = _refused(group, failure)
+    if refused is None:
+        raise failure
+    raise refused from failure
 
 
 def call(group: str, node: Mapping[str, Any], **objects: Any) -> Any:
@@ -48,9 +47,7 @@ def call(group: str, node: Mapping[str, Any], **objects: Any) -> Any:
         UserError: arguments that are missing, or values that a library refuses.
         Exception: whatever the code of the target raises.
     """
-    function = partial_instantiate(group, node)
-    _check_required(group, function, objects)
-    return guarded(group, function, **objects)
+    return guarded(group, partial_instantiate(group, node), **objects)
 
 
 def guarded(group: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
@@ -64,40 +61,18 @@ def guarded(group: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
         raise refused from error
 
 
-def _check_required(group: str, function: partial, objects: Mapping[str, Any]) -> None:
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # written in C
-        return
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    missing = [
-        name
-        for name, parameter in signature.parameters.items()
-        if parameter.kind in named and parameter.default is parameter.empty and name not in objects
-    ]
-    if missing:
-        target = getattr(function.func, "__name__", str(function.func))
-        raise UserError(
-            f"{group}: {target} needs {', '.join(missing)}.",
-            f"Add {' '.join(f'+{group}.{name}=...' for name in missing)}, or write it in its YAML.",
-        )
+def _refused(group: str, error: BaseException) -> UserError | None:
+    """A library's error about settings, as such; None for an error of any other code.
 
-
-def _refused(group: str, error: Exception) -> UserError | None:
-    """A library's error about settings, as such; None for an error of any other code."""
+    Errors without a frame of their own are of arguments that are missing, or of code in C.
+    """
     if isinstance(error, UserError) or any(own_frames(error)):
         return None
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if not frames or not is_library(frames[-1].f_code.co_filename):
+    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if frames[-1] != __file__ and not is_library(frames[-1]):
         return None
     return UserError(
         f"{group}: {' '.join(str(error).split()) or type(error).__name__}",
-        f"Check the keys under {group}; python train.py --cfg job shows them.",
+        f"Check the keys under {group}, +{group}.NAME=... adds one; "
+        "python train.py --cfg job shows them.",
     )
-
-
-def _root_cause(error: Exception) -> Exception:
-    """What Hydra has wrapped."""
-    while isinstance(error, InstantiationException) and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    return error

@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,29 +37,20 @@ def prepare_config(cfg: DictConfig) -> None:
     Raises:
         UserError: a network or weights that do not exist.
     """
-    resolve_paths(cfg)
-    apply_pretrained_defaults(cfg)
-
-
-def resolve_paths(cfg: DictConfig) -> None:
-    """Make the paths of the data, and of weights in a file, absolute."""
     for group, keys in (("data", ("root", "cache_dir")), ("model", ("weights",))):
         node = cfg.get(group) or {}
         for key in keys:
             # An interpolation stays as it is written: it may be a secret.
-            if key not in node or OmegaConf.is_interpolation(node, key):
+            if key not in node or OmegaConf.is_interpolation(node, key) or not node[key]:
                 continue
-            path = os.path.abspath(os.path.expanduser(node[key] or ""))
-            if node[key] and (group == "data" or os.path.isfile(path)):
+            path = os.path.abspath(os.path.expanduser(node[key]))
+            if group == "data" or os.path.isfile(path):
                 node[key] = path
+    _apply_pretrained_defaults(cfg)
 
 
-def apply_pretrained_defaults(cfg: DictConfig) -> None:
-    """Set image size, channels, mean and std that are null to those of pretrained weights.
-
-    Raises:
-        UserError: a network or weights that do not exist.
-    """
+def _apply_pretrained_defaults(cfg: DictConfig) -> None:
+    """Set image size, channels, mean and std that are null to those of pretrained weights."""
     model = cfg.get("model")
     if not model or not model.get("weights"):
         return
@@ -76,11 +67,7 @@ def apply_pretrained_defaults(cfg: DictConfig) -> None:
 
 
 def instantiate_datamodule(cfg: DictConfig) -> L.LightningDataModule:
-    """The data. They are the first object of a run, so all settings are validated here.
-
-    Raises:
-        UserError: settings that cannot work.
-    """
+    """The data. They are the first object of a run, so all settings are validated here."""
     validate(resolved(cfg))
     return call("data", resolved(cfg.data))
 
@@ -129,11 +116,13 @@ def instantiate_task(cfg: DictConfig, model: nn.Module, datamodule: Any) -> L.Li
             a monitor that is not a metric of the task.
     """
     scheduler = resolved(cfg.get("scheduler")) or {}
+    schedule = {key: value for key, value in scheduler.items() if key not in TIMING}
+    optimizer = resolved(cfg.get("optimizer"))
     offered = {
         "model": model,
-        "optimizer": _factory("optimizer", resolved(cfg.get("optimizer"))),
-        "scheduler": _factory("scheduler", {k: v for k, v in scheduler.items() if k not in TIMING}),
-        "description": describe(cfg, datamodule),
+        "optimizer": partial_instantiate("optimizer", optimizer) if optimizer else None,
+        "scheduler": partial_instantiate("scheduler", schedule) if schedule else None,
+        "description": _describe(cfg, datamodule),
         **{key: scheduler[key] for key in TIMING if key in scheduler},
         **{key: getattr(datamodule, key) for key in ("mean", "std") if hasattr(datamodule, key)},
     }
@@ -150,7 +139,7 @@ def instantiate_task(cfg: DictConfig, model: nn.Module, datamodule: Any) -> L.Li
     return task
 
 
-def describe(cfg: DictConfig, datamodule: Any) -> dict[str, Any]:
+def _describe(cfg: DictConfig, datamodule: Any) -> dict[str, Any]:
     """What checkpoints say about network and input, in plain types."""
     config = plain_config(cfg)
     facts = _input_facts(config["model"], datamodule)
@@ -186,10 +175,8 @@ def instantiate_callbacks(cfg: DictConfig, run_dir: Path) -> list[L.Callback]:
 
 def instantiate_loggers(cfg: DictConfig, run_dir: Path) -> list[Logger]:
     """The loggers, which write into the run folder."""
-    nodes = resolved(cfg.get("logger")) or {}
-    return [
-        _call_with_run(f"logger.{name}", node, cfg, run_dir) for name, node in nodes.items() if node
-    ]
+    nodes = (resolved(cfg.get("logger")) or {}).items()
+    return [_call_with_run(f"logger.{name}", node, cfg, run_dir) for name, node in nodes if node]
 
 
 def _call_with_run(path: str, node: dict[str, Any], cfg: DictConfig, run_dir: Path) -> Any:
@@ -223,7 +210,11 @@ def instantiate_trainer(
         "default_root_dir": str(run_dir),
         "enable_checkpointing": node.get("enable_checkpointing", saves),
     }
-    _check_accelerator(node)
+    if node.get("accelerator") in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
+        raise UserError(
+            f"trainer.accelerator={node['accelerator']}, but torch finds no GPU.",
+            "Leave the key out to use what there is, or set trainer.accelerator=cpu.",
+        )
     trainer = call("trainer", node, **objects)
     if str(node.get("precision")) in ("16", "16-mixed") and "bf16" in str(trainer.precision):
         raise UserError(
@@ -232,17 +223,7 @@ def instantiate_trainer(
         )
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+    if trainer.strategy.root_device.type == "cpu":
+        # Lightning sets 1, with which every optimizer step looks for NVIDIA's library anew.
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     return trainer
-
-
-def _check_accelerator(node: Mapping[str, Any]) -> None:
-    accelerator = node.get("accelerator")
-    if accelerator in ("gpu", "cuda", "mps") and not torch.accelerator.is_available():
-        raise UserError(
-            f"trainer.accelerator={accelerator}, but torch {torch.__version__} finds no GPU.",
-            "Leave the key out to use what there is, or set trainer.accelerator=cpu.",
-        )
-
-
-def _factory(group: str, node: dict[str, Any] | None) -> Callable | None:
-    return partial_instantiate(group, node) if node else None

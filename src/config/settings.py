@@ -1,20 +1,43 @@
-"""Settings that are valid one by one and do not work, or do not work together."""
+"""Settings that no signature describes, and settings that do not work together."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from ..errors import UserError
 
+AtLeastOne = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+# Keys that belong to no target.
+ROOT: dict[str, Any] = {
+    "seed": int,
+    "resume": str | None,
+    "test": bool,
+    "check": bool | Literal["data"],
+    "find_lr": bool,
+    "reproduce": str | None,
+}
+# Keys that are taken before a target is called, and values that Lightning takes and cannot use.
+NODES: dict[str, Any] = {
+    "scheduler.interval": Literal["epoch", "step"],
+    "scheduler.monitor": str,
+    "trainer.max_epochs": AtLeastOne | Literal[-1] | None,
+    "trainer.accumulate_grad_batches": AtLeastOne,
+    "trainer.check_val_every_n_epoch": AtLeastOne | None,
+    "trainer.val_check_interval": Positive | str | dict[str, float] | None,
+    "trainer.limit_train_batches": Positive | None,
+    "trainer.limit_val_batches": Positive | None,
+    "trainer.log_every_n_steps": Annotated[int, Field(ge=0)] | None,
+}
 # Without `metrics` and `logger` a run can be made.
 GROUPS = ("data", "model", "task", "optimizer", "scheduler", "trainer", "callbacks")
-# Counts that Lightning divides by without checking them.
-LEAST = {
-    "accumulate_grad_batches": 1,
-    "check_val_every_n_epoch": 1,
-    "log_every_n_steps": 0,
-    "val_check_interval": 0,
-}
-NOT_ZERO = ("max_epochs", "limit_train_batches", "limit_val_batches", "val_check_interval")
+
+
+def annotation_of(key: str) -> Any:
+    """The type of a dotted key, where the signature of its target does not give it."""
+    group, *_, name = key.split(".")
+    return bool if group == "callbacks" and name == "enabled" else NODES.get(key)
 
 
 def check_settings(config: Mapping[str, Any]) -> None:
@@ -29,29 +52,8 @@ def check_settings(config: Mapping[str, Any]) -> None:
                 f"Nothing is chosen for {group}.",
                 f"Set {group}=NAME; python train.py --help lists the names.",
             )
-    _check_trainer(config["trainer"])
-    _check_optimizer(config["optimizer"] or {}, config["scheduler"] or {}, config["trainer"])
-    _check_averages(config["callbacks"] or {})
-
-
-def _check_trainer(trainer: Mapping[str, Any]) -> None:
-    for key in NOT_ZERO:
-        if trainer.get(key) == 0:
-            raise UserError(
-                f"trainer.{key}=0 leaves nothing to train on or to choose a checkpoint by.",
-                f"Set trainer.{key} to more than 0.",
-            )
-    for key, least in LEAST.items():
-        value = trainer.get(key)
-        if isinstance(value, int | float) and value < least:
-            raise UserError(
-                f"trainer.{key}={value} does not work.", f"Set trainer.{key} to {least} or more."
-            )
-
-
-def _check_optimizer(
-    optimizer: Mapping[str, Any], scheduler: Mapping[str, Any], trainer: Mapping[str, Any]
-) -> None:
+    optimizer, scheduler = config["optimizer"] or {}, config["scheduler"] or {}
+    trainer, callbacks = config["trainer"], config["callbacks"] or {}
     plateau = str(scheduler.get("_target_")).endswith(".ReduceLROnPlateau")
     if plateau and scheduler.get("interval") == "step":
         raise UserError(
@@ -65,11 +67,7 @@ def _check_optimizer(
             f"trainer.precision={trainer['precision']}.",
             "Leave optimizer.fused at null, or change one of the other two.",
         )
-
-
-def _check_averages(callbacks: Mapping[str, Any]) -> None:
-    averages = [name for name in ("ema", "swa") if is_enabled(callbacks.get(name))]
-    if len(averages) > 1:
+    if is_enabled(callbacks.get("ema")) and is_enabled(callbacks.get("swa")):
         raise UserError(
             "callbacks.ema and callbacks.swa both average the weights, and one undoes the other.",
             "Choose one of them.",
@@ -78,4 +76,4 @@ def _check_averages(callbacks: Mapping[str, Any]) -> None:
 
 def is_enabled(node: Mapping[str, Any] | None) -> bool:
     """Whether a callback takes part in the run."""
-    return node is not None and bool(node) and bool(node.get("enabled", True))
+    return bool(node) and bool(node.get("enabled", True))

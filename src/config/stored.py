@@ -4,27 +4,26 @@ Nothing heavy is imported here: the command line is read before anything else.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
 
 from ..errors import UserError
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 MAX_BYTES = 1_000_000
-MAX_DEPTH = 32
-NOT_SETTINGS = ("hydra", "defaults")  # parts of a file that are meant for Hydra
 # Where objects of a run write; null is the folder of the new run, or the user's cache.
 OUTPUT_KEYS = ("dirpath", "default_root_dir", "save_dir", "root_dir", "log_dir", "cache_dir")
 WRITERS = ("callbacks", "logger", "trainer")  # groups whose objects write files
 
 
-def read_stored_config(path: Path, typed: "DictConfig | None" = None) -> dict[str, Any]:
+def read_stored_config(path: Path, typed: DictConfig | None = None) -> dict[str, Any]:
     """The content of a run folder's `config.yaml` as plain data.
 
     Nothing in it is interpolated, its targets are those that this project's YAML files name, and
@@ -38,28 +37,33 @@ def read_stored_config(path: Path, typed: "DictConfig | None" = None) -> dict[st
     Raises:
         UserError: the file cannot be read, or holds something that is not trusted and not typed.
     """
-    content = _read(path)
-    for key in NOT_SETTINGS:
-        content.pop(key, None)
-    known = set(_targets_in_conf())
-    return _Reader(path, known, typed).trusted(content, "")
+    try:
+        content = _read(path)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{path} cannot be read: {' '.join(str(error).split())}.",
+            "Give the folder of a run that train.py has written.",
+        ) from None
+    settings = {key: content[key] for key in content if key not in ("hydra", "defaults")}
+    files = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in CONF.rglob("*.yaml")]
+    return _replace_values(settings, partial(_trusted, path, set(_targets(files)), typed))
 
 
-def resumed_config(cfg: "DictConfig", overrides: list[str]) -> "DictConfig":
+def resumed_config(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     """The config that a resumed run was started with, changed by what is typed.
 
     Args:
         cfg: composed from YAML files and the command line.
         overrides: those of the command line, as Hydra lists them.
     """
-    from omegaconf import OmegaConf
-
     stored = Path(cfg.resume).parent.parent / "config.yaml"
-    keys = [_key(override) for override in overrides]
+    # `+data/augment@x=none` -> `data.augment`
+    keys = [typed.lstrip("+~").partition("=")[0].split("@")[0] for typed in overrides]
     if not stored.is_file() or "experiment" in keys:
         return cfg
     resumed = OmegaConf.create(read_stored_config(stored, cfg))
     for key, override in zip(keys, overrides, strict=True):
+        key = key.replace("/", ".")
         if override.startswith("~"):
             parent, _, name = key.rpartition(".")
             (OmegaConf.select(resumed, parent) if parent else resumed).pop(name, None)
@@ -69,116 +73,71 @@ def resumed_config(cfg: "DictConfig", overrides: list[str]) -> "DictConfig":
     return resumed
 
 
-def _key(override: str) -> str:
-    """`+data/augment@x=none` -> `data.augment`"""
-    return override.lstrip("+~").partition("=")[0].split("@")[0].replace("/", ".")
-
-
 def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
-        text = path.read_text(encoding="utf-8")
-        _check_structure(text)
-        content = yaml.safe_load(text)
-        if not isinstance(content, dict):
-            raise ValueError("it does not hold keys with values")
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{path} cannot be read: {reason}.",
-            "Give the folder of a run that train.py has written.",
-        ) from None
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+    text = path.read_text(encoding="utf-8")
+    events = yaml.parse(text, Loader=yaml.SafeLoader)
+    if any(isinstance(event, yaml.AliasEvent) for event in events):
+        raise ValueError("it holds references")  # they can grow beyond the size of the file
+    content = yaml.safe_load(text)
+    if not isinstance(content, dict):
+        raise ValueError("it does not hold keys with values")
     return content
 
 
-def _check_structure(text: str) -> None:
-    """Refuse what can grow beyond the size of the file: references and deep nesting."""
-    import yaml
-
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError("it holds references")
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise ValueError("it is nested too deeply")
-
-
-def _targets_in_conf() -> Iterator[str]:
-    """Every `_target_` in the YAML files of this project."""
-    import yaml
-
-    for file in CONF.rglob("*.yaml"):
-        yield from _targets(yaml.safe_load(file.read_text(encoding="utf-8")))
-
-
 def _targets(node: Any) -> Iterator[str]:
+    """Every `_target_` in plain values."""
     if isinstance(node, dict):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        for value in node.values():
-            yield from _targets(value)
-    elif isinstance(node, list):
+        yield str(node.get("_target_"))
+        node = list(node.values())
+    if isinstance(node, list):
         for value in node:
             yield from _targets(value)
 
 
-class _Reader:
-    """Replaces or refuses what is not trusted in a stored config."""
+def _replace_values(node: Any, function: Callable[[str, Any], Any], key: str = "") -> Any:
+    """The same nested values with each single one replaced by `function(dotted key, value)`."""
+    above = f"{key}." if key else ""
+    if isinstance(node, dict):
+        items = {str(name): value for name, value in node.items()}
+        return {name: _replace_values(items[name], function, f"{above}{name}") for name in items}
+    if isinstance(node, list):
+        return [_replace_values(value, function, f"{above}{i}") for i, value in enumerate(node)]
+    return function(key, node)
 
-    def __init__(self, path: Path, known: set[str], typed: "DictConfig | None"):
-        self.path, self.known, self.typed = path, known, typed
 
-    def trusted(self, node: Any, key: str) -> Any:
-        if isinstance(node, dict):
-            return {
-                str(name): self.trusted(value, f"{key}.{name}" if key else str(name))
-                for name, value in node.items()
-            }
-        if isinstance(node, list):
-            return [self.trusted(value, f"{key}.{i}") for i, value in enumerate(node)]
-        problem = self._problem(node, key)
-        if problem is None:
-            return node
-        from omegaconf import OmegaConf
-
-        own = OmegaConf.select(self.typed, key) if self.typed is not None else None
-        interpolated = isinstance(node, str) and "${" in node
-        if own is not None and (own == node or interpolated):
-            return own
-        name = key.rpartition(".")[2]
-        if name in OUTPUT_KEYS:
-            log.warning("%s=%s is not taken over; type it to write there.", key, node)
-            return None
-        remedy = f"type it: {key}=..." if self.typed is not None else "name it in a file under conf"
-        raise UserError(
-            f"{self.path}: {key} {problem}.",
-            f"Check where that file comes from. To keep it, {remedy}.",
-        )
-
-    def _problem(self, value: Any, key: str) -> str | None:
-        """Why a value is not trusted; None where it is."""
-        name = key.rpartition(".")[2]
-        if value is not None and not isinstance(value, str | bool | int | float):
-            return f"is {value}, which is no plain value"
-        if name == "_target_":
-            return None if value in self.known else f"names {value} as an object to build"
-        if not isinstance(value, str):
-            return None
-        if "${" in value:
-            return f"holds the interpolation {value}"
-        if name in OUTPUT_KEYS:
-            return f"is the folder {value}"
-        if key.partition(".")[0] in WRITERS and _leaves_folder(value):
-            return f"is the path {value} outside of the run folder"
+def _trusted(path: Path, known: set[str], typed: DictConfig | None, key: str, value: Any) -> Any:
+    """A value of the file, or what takes its place."""
+    problem = _find_problem(known, key, value)
+    if problem is None:
+        return value
+    own = OmegaConf.select(typed, key) if typed is not None else None
+    if own is not None and (own == value or "${" in str(value)):
+        return own
+    if key.rpartition(".")[2] in OUTPUT_KEYS:
+        log.warning("%s=%s is not taken over; type it to write there.", key, value)
         return None
+    remedy = f"type it: {key}=..." if typed is not None else "name it in a file under conf"
+    raise UserError(
+        f"{path}: {key} {problem}.",
+        f"Check where that file comes from. To keep it, {remedy}.",
+    )
 
 
-def _leaves_folder(value: str) -> bool:
-    """Whether a relative or absolute path may lead out of the folder that it is joined to."""
+def _find_problem(known: set[str], key: str, value: Any) -> str | None:
+    """Why a value is not trusted; None where it is."""
+    name = key.rpartition(".")[2]
+    if value is not None and not isinstance(value, str | bool | int | float):
+        return f"is {value}, which is no plain value"
+    if name == "_target_":
+        return None if value in known else f"names {value} as an object to build"
+    if not isinstance(value, str):
+        return None
+    if "${" in value:
+        return f"holds the interpolation {value}"
     path = PurePath(value.removeprefix("file://"))
-    return path.is_absolute() or ".." in path.parts or value.startswith(("~", "file:"))
+    leaves = path.is_absolute() or ".." in path.parts or value.startswith(("~", "file:"))
+    if name in OUTPUT_KEYS or (key.partition(".")[0] in WRITERS and leaves):
+        return f"is the path {value} outside of the run folder"
+    return None

@@ -4,11 +4,11 @@ import os
 import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from types import FrameType
 
 PACKAGE = Path(__file__).resolve().parents[1]
-PROJECT = PACKAGE.parent
 STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
 INSTALLED = ("site-packages", "dist-packages")
 # Rooms of this project whose frames say nothing about a mistake in somebody else's code.
@@ -22,15 +22,14 @@ MAX_MESSAGE = 12  # lines of them for the type and message of the exception
 
 def is_library(filename: str) -> bool:
     """Whether a source file belongs to Python or to an installed package."""
-    if filename.startswith(("<frozen", STANDARD_LIBRARY)):
-        return True
-    return any(folder in Path(filename).parts for folder in INSTALLED)
+    is_standard = filename.startswith(("<frozen", STANDARD_LIBRARY))
+    return is_standard or not set(INSTALLED).isdisjoint(Path(filename).parts)
 
 
 def is_machinery(filename: str, rooms: tuple[str, ...] = MACHINERY) -> bool:
     """Whether a source file is an entry point of this project or lies in one of these rooms."""
     path = Path(filename).resolve()
-    if path.parent == PROJECT:
+    if path.parent == PACKAGE.parent:
         return path.stem in ("train", "evaluate", "predict", "export", "search", "compare")
     if not path.is_relative_to(PACKAGE):
         return False
@@ -47,10 +46,8 @@ def own_frames(error: BaseException) -> Iterator[FrameType]:
 
 def raised_in(error: BaseException, *packages: str) -> bool:
     """Whether code of one of these packages raised an error."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if not frames:
-        return False
-    return frames[-1].f_globals.get("__name__", "").partition(".")[0] in packages
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__", "").partition(".")[0] in packages
 
 
 def format_error(error: BaseException, log_file: str | None = None) -> str:
@@ -76,9 +73,8 @@ def format_error(error: BaseException, log_file: str | None = None) -> str:
 
 def _format_chain(summary: traceback.TracebackException) -> Iterator[str]:
     """Lines of the frames, those of the exceptions that led to this one first."""
-    cause = summary.__cause__
-    if cause is None and not summary.__suppress_context__:
-        cause = summary.__context__
+    context = None if summary.__suppress_context__ else summary.__context__
+    cause = summary.__cause__ or context
     if cause is not None:
         yield from _format_chain(cause)
         yield from _clip(_split(cause.format_exception_only()), 3)
@@ -87,27 +83,19 @@ def _format_chain(summary: traceback.TracebackException) -> Iterator[str]:
 
 
 def _fold(stack: traceback.StackSummary) -> Iterator[str]:
-    outside = [i for i, frame in enumerate(stack) if not is_library(frame.filename)]
-    shown = {i for i in outside if not is_machinery(stack[i].filename)} | set(outside[-1:])
-    if not shown:
-        yield from _split(stack.format())
-        return
-    folded: list[traceback.FrameSummary] = []
-    for i, frame in enumerate(stack):
-        if i not in shown:
-            folded.append(frame)
-            continue
-        yield from _describe(folded)
-        folded = []
-        yield from _split(traceback.format_list([frame]))
-    yield from _describe(folded)
+    outside = [frame for frame in stack if not is_library(frame.filename)]
 
+    def is_shown(frame: traceback.FrameSummary) -> bool:
+        own = not is_library(frame.filename) and not is_machinery(frame.filename)
+        return own or not outside or frame is outside[-1]
 
-def _describe(folded: list[traceback.FrameSummary]) -> Iterator[str]:
-    if folded:
-        names = dict.fromkeys(_package(frame.filename) for frame in folded)
-        frames = "frame" if len(folded) == 1 else "frames"
-        yield f"  ... {len(folded)} {frames} in {', '.join(names)}"
+    for shown, group in groupby(stack, is_shown):
+        frames = list(group)
+        if shown:
+            yield from _split(traceback.format_list(frames))
+        else:
+            names = ", ".join(dict.fromkeys(_package(frame.filename) for frame in frames))
+            yield f"  ... {len(frames)} frame{'s' if len(frames) > 1 else ''} in {names}"
 
 
 def _package(filename: str) -> str:

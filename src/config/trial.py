@@ -41,44 +41,24 @@ def try_on_meta(
         Whether that was possible; False means that the network has to be tried for real.
 
     Raises:
-        UserError: another number of outputs than classes; or, for a network with the attribute
-            `suggest_image_size`, images that are too small, with a size that works.
+        UserError: settings that the network refuses, or another number of outputs than classes;
+            for a network with the attribute `suggest_image_size`, images that are too small.
     """
+    model: nn.Module | None = None
     with redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
-        model = build_on_meta(build)
-        if model is None or any(isinstance(p, UninitializedParameter) for p in model.parameters()):
-            return False
         try:
-            output = forward(model, channels, image_size, "meta")
-        except Exception as error:
-            if getattr(model, "suggest_image_size", False):
+            with _undisturbed(), torch.device("meta"):
+                model = build()
+            if any(isinstance(p, UninitializedParameter) for p in model.parameters()):
+                return False
+            output = _forward(model, channels, image_size, "meta")
+        except UserError:
+            raise
+        except Exception as error:  # the real network raises it again
+            if model is not None and getattr(model, "suggest_image_size", False):
                 _suggest_image_size(model, channels, image_size, error)
             return False
-    check_output(model, output, num_classes)
-    return True
-
-
-def build_on_meta(build: Callable[[], nn.Module]) -> nn.Module | None:
-    """A network without memory for its weights; None where it cannot be built like that.
-
-    Raises:
-        UserError: settings that the network refuses.
-    """
-    try:
-        with _undisturbed(), torch.device("meta"):
-            return build()
-    except UserError:
-        raise
-    except Exception:  # the network is about to be built for real, which raises it again
-        return None
-
-
-def accepts_input(model: nn.Module, channels: int, image_size: int, device: str) -> bool:
-    """Whether a network takes images of this size."""
-    try:
-        forward(model, channels, image_size, device)
-    except Exception:
-        return False
+    _check_output(model, output, num_classes)
     return True
 
 
@@ -90,15 +70,15 @@ def check_model(model: nn.Module, channels: int, image_size: int, num_classes: i
         Exception: whatever its own code raises.
     """
     try:
-        output = forward(model, channels, image_size, "cpu")
+        output = _forward(model, channels, image_size, "cpu")
     except Exception as error:
         shape = f"{channels}x{image_size}x{image_size}"
         error.add_note(f"Raised in a trial with {IMAGES} empty images of {shape}.")
         raise
-    check_output(model, output, num_classes)
+    _check_output(model, output, num_classes)
 
 
-def forward(model: nn.Module, channels: int, image_size: int, device: str) -> Any:
+def _forward(model: nn.Module, channels: int, image_size: int, device: str) -> Any:
     """The output for empty images, in evaluation mode."""
     training = model.training
     model.eval()
@@ -109,12 +89,20 @@ def forward(model: nn.Module, channels: int, image_size: int, device: str) -> An
         model.train(training)
 
 
-def check_output(model: nn.Module, output: Any, num_classes: int) -> None:
-    """Whether the output is one logit per image and class.
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Without an effect on random numbers; breakpoints wait for a batch of real images."""
+    hook = sys.breakpointhook
+    sys.breakpointhook = lambda *args, **kwargs: None
+    try:
+        with isolate_rng(include_cuda=False):
+            yield
+    finally:
+        sys.breakpointhook = hook
 
-    Raises:
-        UserError: it is not.
-    """
+
+def _check_output(model: nn.Module, output: Any, num_classes: int) -> None:
+    """Raise a `UserError` where the output is not one logit per image and class."""
     name = type(model).__name__
     if not isinstance(output, torch.Tensor):
         kind = "nothing" if output is None else f"a {type(output).__name__}"
@@ -131,28 +119,17 @@ def check_output(model: nn.Module, output: Any, num_classes: int) -> None:
 
 
 def _suggest_image_size(model: nn.Module, channels: int, image_size: int, error: Exception) -> None:
-    larger = (size for size in SIZES if size > image_size)
-    fitting = next((n for n in larger if accepts_input(model, channels, n, "meta")), None)
-    if fitting is not None:
-        raise UserError(
-            f"{type(model).__name__} does not take images of {channels}x{image_size}x{image_size}.",
-            f"Add data.image_size={fitting}.",
-        ) from error
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Without an effect on random numbers, and without breakpoints.
-
-    A breakpoint in `forward` is of use with a batch of real images.
-    """
-    hook = sys.breakpointhook
-    sys.breakpointhook = lambda *args, **kwargs: None
-    try:
-        with isolate_rng(include_cuda=False):
-            yield
-    finally:
-        sys.breakpointhook = hook
+    for size in SIZES:
+        if size > image_size:
+            try:
+                _forward(model, channels, size, "meta")
+            except Exception:  # too small as well
+                continue
+            shape = f"{channels}x{image_size}x{image_size}"
+            raise UserError(
+                f"{type(model).__name__} does not take images of {shape}.",
+                f"Add data.image_size={size}.",
+            ) from error
 
 
 def check_monitors(cfg: DictConfig, task: Any, datamodule: Any) -> None:
@@ -179,8 +156,7 @@ def try_optimizer(optimizer: Callable | None, scheduler: Callable | None) -> Non
     """One step of both with one parameter, so that refused values show before data are read."""
     if optimizer is None:
         return
-    parameter = nn.Parameter(torch.zeros(1, 1))
-    made = guarded("optimizer", optimizer, [parameter])
+    made = guarded("optimizer", optimizer, [nn.Parameter(torch.zeros(1, 1))])
     if scheduler is not None:
         length = 1_000_000  # it is not known yet: long enough for any warm-up
         schedule = guarded("scheduler", optim.build_scheduler, scheduler, made, lambda: length)
@@ -190,6 +166,7 @@ def try_optimizer(optimizer: Callable | None, scheduler: Callable | None) -> Non
 
 
 def try_loss(loss: Callable, datamodule: Any) -> None:
+    """One call of the loss, with mixed labels where the data have them."""
     num_classes = len(datamodule.classes)
     labels = torch.tensor([0, 1])
     if getattr(datamodule, "mixup", 0) or getattr(datamodule, "cutmix", 0):

@@ -10,7 +10,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib import import_module
-from typing import Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
@@ -19,28 +19,10 @@ from pydantic_core import SchemaError
 from ..errors import UserError
 from ..tasks.optim import LENGTH_ARGUMENTS
 from .hydra_errors import closest, did_you_mean
-from .settings import check_settings
+from .settings import ROOT, annotation_of, check_settings
 
-# Keys that belong to no target.
-ROOT = {
-    "seed": int,
-    "resume": str | None,
-    "test": bool,
-    "check": bool | Literal["data"],
-    "find_lr": bool,
-    "reproduce": str | None,
-}
-# Keys of a node that are taken before its target is called.
-TIMING = {"interval": Literal["epoch", "step"], "monitor": str}  # of a schedule, for the task
 # Arguments of a schedule that may be null: the length of the run and the learning rate replace it.
 FILLED_IN = (*LENGTH_ARGUMENTS, "max_lr")
-
-
-class Parameter(NamedTuple):
-    """An argument that a target takes."""
-
-    annotation: Any
-    default: Any  # Parameter.empty where there is none
 
 
 def validate(config: Mapping[str, Any]) -> None:
@@ -52,25 +34,22 @@ def validate(config: Mapping[str, Any]) -> None:
     """
     for key, annotation in ROOT.items():
         if key in config:
-            _check_value(key, config[key], Parameter(annotation, inspect.Parameter.empty))
+            _check_value(key, config[key], annotation)
     for path, node in targets(config):
-        target = locate(path, node["_target_"])
-        known, open_ended = parameters(target)
-        _check_arguments(path, node, target, _taken_before(path) | known, open_ended)
+        _check_arguments(path, node, locate(path, node["_target_"]))
     if "seed" in config:  # of a run, not of a part of it
         check_settings(config)
 
 
 def targets(config: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(dotted path, node) of everything in a config that has a `_target_`."""
+    if isinstance(config, list):
+        config = dict(enumerate(config))
     if isinstance(config, Mapping):
         if "_target_" in config:
             yield path, config
         for key, value in config.items():
             yield from targets(value, f"{path}.{key}" if path else str(key))
-    elif isinstance(config, list):
-        for i, value in enumerate(config):
-            yield from targets(value, f"{path}.{i}")
 
 
 def locate(path: str, name: Any) -> Callable:
@@ -90,11 +69,10 @@ def locate(path: str, name: Any) -> Callable:
         elif (found is None or isinstance(found, types.ModuleType)) and _import_exists(module):
             found = import_module(module)
         else:
-            near = closest(part, _names_in(found))
-            proposals = [".".join([*parts[:i], other, *parts[i + 1 :]]) for other in near]
+            near = [".".join([*parts[:i], other, *parts[i + 1 :]]) for other in _like(part, found)]
             raise UserError(
                 f"{path}._target_={name} cannot be imported: there is no {module}.",
-                did_you_mean(proposals) if near else remedy,
+                did_you_mean(near) if near else remedy,
             )
     if not callable(found):
         kind = type(found).__name__
@@ -115,19 +93,20 @@ def _import_exists(module: str) -> bool:
     return True
 
 
-def _names_in(found: Any) -> list[str]:
-    """Attributes of a module or class, and the modules of a package."""
+def _like(name: str, found: Any) -> list[str]:
+    """Attributes of a module or class, and modules of a package, with a similar name."""
     modules = pkgutil.iter_modules(getattr(found, "__path__", []))
-    return [*dir(found), *(module.name for module in modules)] if found is not None else []
+    known = [*dir(found), *(module.name for module in modules)]
+    return closest(name, known) if found is not None else []
 
 
 @cache
-def parameters(target: Callable) -> tuple[dict[str, Parameter], bool]:
+def parameters(target: Callable) -> tuple[dict[str, inspect.Parameter], bool]:
     """The arguments that a target takes by name, and whether it takes any others."""
     functions: list[Callable] = [target]
     if inspect.isclass(target):  # **kwargs are passed on to the next class
         functions = [vars(cls)["__init__"] for cls in target.__mro__ if "__init__" in vars(cls)]
-    known: dict[str, Parameter] = {}
+    known: dict[str, inspect.Parameter] = {}
     for function in functions:
         try:
             signature = inspect.signature(function)
@@ -139,7 +118,7 @@ def parameters(target: Callable) -> tuple[dict[str, Parameter], bool]:
             open_ended |= parameter.kind is parameter.VAR_KEYWORD
             variable = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
             if not variable and name != "self":
-                known.setdefault(name, Parameter(hints.get(name, Any), parameter.default))
+                known.setdefault(name, parameter.replace(annotation=hints.get(name, Any)))
         if not open_ended:
             return known, False
     return known, True
@@ -147,60 +126,44 @@ def parameters(target: Callable) -> tuple[dict[str, Parameter], bool]:
 
 def _type_hints(function: Callable) -> dict[str, Any]:
     try:
-        return get_type_hints(function)
+        return get_type_hints(function, include_extras=True)
     except Exception:  # annotations that only a type checker understands
         return {}
 
 
-def _taken_before(path: str) -> dict[str, Parameter]:
-    empty = inspect.Parameter.empty
-    if path == "scheduler":
-        return {name: Parameter(annotation, empty) for name, annotation in TIMING.items()}
-    if path.startswith("callbacks.") and path.count(".") == 1:
-        return {"enabled": Parameter(bool, empty)}
-    return {}
-
-
-def _check_arguments(
-    path: str,
-    node: Mapping[str, Any],
-    target: Callable,
-    known: Mapping[str, Parameter],
-    open_ended: bool,
-) -> None:
-    name = getattr(target, "__name__", str(target))
+def _check_arguments(path: str, node: Mapping[str, Any], target: Callable) -> None:
+    known, open_ended = parameters(target)
     for key, value in node.items():
-        if key.startswith("_") and key.endswith("_"):  # Hydra's own
+        full_key = f"{path}.{key}"
+        own_annotation = annotation_of(full_key)
+        is_filled_in = value is None and key in FILLED_IN
+        if is_filled_in or (key.startswith("_") and key.endswith("_")):  # Hydra's own keys
             continue
         if key in known:
-            if not (value is None and key in FILLED_IN):
-                _check_value(f"{path}.{key}", value, known[key])
+            annotation = own_annotation or known[key].annotation
+            _check_value(full_key, value, annotation, known[key].default)
+        elif own_annotation is not None:
+            _check_value(full_key, value, own_annotation)
         elif not open_ended:
-            near = closest(key, known)
+            near = [f"{path}.{other}" for other in closest(key, known)]
             raise UserError(
-                f"{path}.{key}: {name} takes no argument {key}.",
-                did_you_mean(f"{path}.{other}" for other in near)
-                if near
-                else f"It takes {', '.join(known)}.",
+                f"{full_key}: {getattr(target, '__name__', target)} takes no argument {key}.",
+                did_you_mean(near) if near else f"It takes {', '.join(known)}.",
             )
 
 
-def _check_value(path: str, value: Any, parameter: Parameter) -> None:
+def _check_value(path: str, value: Any, annotation: Any, default: Any = None) -> None:
     if value == {}:  # what an empty YAML file gives
         value = None
-    same_as_default = type(value) is type(parameter.default) and value == parameter.default
-    if same_as_default or any(targets(value)):
+    if (type(value) is type(default) and value == default) or any(targets(value)):
         return
-    expected = mismatch(value, parameter.annotation)
-    if expected is None:
-        return
-    shown = json.dumps(value) if isinstance(value, bool | None) else value
-    default = parameter.default
-    if isinstance(default, bool | int | float | str):
-        remedy = f"Leave {path} out for the default, {json.dumps(default)}, or correct the value."
-    else:
-        remedy = f"Correct the value of {path}."
-    raise UserError(f"{path}={shown}: input should be {expected}.", remedy)
+    expected = mismatch(value, annotation)
+    if expected is not None:
+        shown = json.dumps(value) if isinstance(value, bool | None) else value
+        has_default = isinstance(default, bool | int | float | str)
+        leave_out = f"leave it out for the default, {json.dumps(default)}" if has_default else ""
+        remedy = f"Correct the value of {path}{', or ' if has_default else ''}{leave_out}."
+        raise UserError(f"{path}={shown}: input should be {expected}.", remedy)
 
 
 def mismatch(value: Any, annotation: Any) -> str | None:
@@ -212,7 +175,7 @@ def mismatch(value: Any, annotation: Any) -> str | None:
         expected = [_describe(detail) for detail in error.errors()]
     except (PydanticUserError, PydanticUndefinedAnnotation, SchemaError, TypeError):
         return None  # pydantic cannot check this annotation, or JSON cannot hold this value
-    if types.NoneType in get_args(annotation):
+    if value is not None and mismatch(None, annotation) is None:
         expected.append("null")
     return " or ".join(dict.fromkeys(expected))
 

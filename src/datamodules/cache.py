@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -28,20 +29,14 @@ BadFiles = list[tuple[Path, str]]  # files that cannot be decoded, with the reas
 
 
 class ImageFiles:
-    """A source of uint8 batches that decodes files when they are indexed.
-
-    Args:
-        paths: the files.
-        size, channels, resize: see `decode`.
-    """
+    """A source of uint8 batches that decodes files when they are indexed; see `decode`."""
 
     def __init__(
         self, paths: Sequence[Path], size: int, channels: int = 3, resize: str = "stretch"
     ):
-        self.paths = list(paths)
-        self.size = size
-        self.channels = channels
-        self.resize = resize
+        self.paths, self.size, self.channels, self.resize = list(paths), size, channels, resize
+        self.shape = (len(self.paths), channels, size, size)  # of all images, decoded
+        self.nbytes = math.prod(self.shape)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -52,10 +47,9 @@ class ImageFiles:
         Raises:
             UserError: a file cannot be decoded.
         """
-        return torch.stack([torch.from_numpy(self.read(i)) for i in index.tolist()])
+        return torch.stack([torch.from_numpy(self._read(i)) for i in index.tolist()])
 
-    def read(self, i: int) -> np.ndarray:
-        """uint8 (C, size, size) of one file."""
+    def _read(self, i: int) -> np.ndarray:
         try:
             return self.decode(i)
         except ValueError as error:
@@ -65,7 +59,7 @@ class ImageFiles:
             ) from None
 
     def decode(self, i: int) -> np.ndarray:
-        """As `read`, with the errors of `decode`."""
+        """uint8 (C, size, size) of one file, with the errors of `decode`."""
         return decode(self.paths[i], self.size, self.channels, self.resize)
 
     def key(self) -> str:
@@ -73,38 +67,17 @@ class ImageFiles:
         settings = [FORMAT, self.size, self.channels, self.resize]
         digest = hashlib.sha256(json.dumps(settings).encode())
         for path in self.paths:
-            try:
-                stat = path.stat()
-            except FileNotFoundError:
-                raise UserError(
-                    f"{path} no longer exists.", "Restore it, or start again without it."
-                ) from None
+            stat = path.stat()
             line = f"{path.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:32]
 
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Of all images, decoded."""
-        return len(self), self.channels, self.size, self.size
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all images, decoded."""
-        return len(self) * self.channels * self.size**2
-
 
 class Rows:
-    """Some images of a source, without a copy.
-
-    Args:
-        images: the source, or a tensor that is too large to copy.
-        rows: int64, the positions of those images.
-    """
+    """Some rows of a source, or of a tensor that is too large to copy."""
 
     def __init__(self, images: ImageFiles | torch.Tensor, rows: torch.Tensor):
-        self.images = images
-        self.rows = rows
+        self.images, self.rows = images, rows
 
     def index_select(self, dim: int, index: torch.Tensor) -> torch.Tensor:
         """(B,) indices -> uint8 (B, C, H, W)."""
@@ -112,13 +85,9 @@ class Rows:
 
 
 def cached(files: ImageFiles, folder: Path) -> tuple[torch.Tensor, BadFiles]:
-    """Decode all files into a memory-mapped cache, or map the one that an earlier run left.
+    """Decode all files into a memory-mapped cache under `folder`, or map an existing one.
 
     Several processes may call this at the same time.
-
-    Args:
-        files: the files; their `key()` identifies the cache.
-        folder: where caches are kept.
 
     Returns:
         uint8 (N, C, size, size), read from the cache on demand, and the files that cannot be
@@ -213,20 +182,15 @@ def room_for_cache(cache: Path) -> int:
     """Bytes that a cache may take: half of the free memory, and of the disk without the cache."""
     images = cache / IMAGES
     taken = images.stat().st_size if images.is_file() else 0
-    while not cache.exists():
-        cache = cache.parent
-    return min(free_memory(), shutil.disk_usage(cache).free + taken) // 2
+    existing = next(folder for folder in [cache, *cache.parents] if folder.exists())
+    return min(free_memory(), shutil.disk_usage(existing).free + taken) // 2
 
 
 def free_memory() -> int:
-    """Bytes of memory that are available, or an estimate where the system does not say."""
+    """Bytes of memory that are available; half of all where the system does not say."""
     try:
         with open("/proc/meminfo") as file:
-            lines = [line for line in file if line.startswith("MemAvailable")]
-        return int(lines[0].split()[1]) * 1024
-    except (OSError, IndexError):  # not Linux
-        pass
-    try:
+            line = next(line for line in file if line.startswith("MemAvailable"))
+        return int(line.split()[1]) * 1024
+    except (OSError, StopIteration):  # not Linux
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (AttributeError, ValueError):  # Windows
-        return 4 << 30

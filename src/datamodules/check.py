@@ -102,27 +102,3 @@ def _describe(tensor: torch.Tensor) -> str:
     if tensor.numel() == 0:
         return text
     return f"{text} with values from {tensor.min().item():g} to {tensor.max().item():g}"
-
-
-def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Check that the setting `data.<name>` is one of some words.
-
-    Raises:
-        UserError: it is not.
-    """
-    if value not in choices:
-        allowed = ", ".join(choices[:-1]) + f" or {choices[-1]}"
-        raise UserError(f"data.{name}={value!r} is not known.", f"Choose {allowed}.")
-
-
-def check_cache_gb(cache_gb: float | None) -> None:
-    """Check that the size of a cache is not negative.
-
-    Raises:
-        UserError: it is.
-    """
-    if cache_gb is not None and not cache_gb >= 0:
-        raise UserError(
-            f"data.cache_gb={cache_gb} is less than 0.",
-            "Give a number of 10^9 bytes, 0 for no cache, or null.",
-        )

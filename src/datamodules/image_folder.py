@@ -4,9 +4,10 @@ import hashlib
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 
 from ..errors import UserError
 from .base import ImageDataModule
@@ -19,9 +20,8 @@ from .cache import (
     find_bad_files,
     room_for_cache,
 )
-from .check import check_cache_gb, check_choice
 from .folders import SPLIT_FOLDERS, class_folders, has_split_folders, image_files
-from .splits import check_split_size, hold_out
+from .splits import hold_out
 
 log = logging.getLogger(__name__)
 LabelledFiles = tuple[list[Path], torch.Tensor]  # paths and int64 labels (N,)
@@ -54,26 +54,18 @@ class ImageFolderDataModule(ImageDataModule):
     def __init__(
         self,
         root: str | os.PathLike = "data",
-        resize: str = "stretch",
-        test_size: float = 0,
-        bad_files: str = "stop",
+        resize: Literal["stretch", "crop"] = "stretch",
+        test_size: Annotated[float, Field(ge=0)] = 0,
+        bad_files: Literal["stop", "skip"] = "stop",
         cache_dir: str | os.PathLike | None = None,
-        cache_gb: float | None = None,
+        cache_gb: Annotated[float, Field(ge=0)] | None = None,
         **common: Any,
     ):
         super().__init__(root=root, **common)
-        check_choice("resize", resize, ("stretch", "crop"))
-        check_choice("bad_files", bad_files, ("stop", "skip"))
-        check_split_size("data.test_size", test_size)
-        check_cache_gb(cache_gb)
-        self.resize = resize
-        self.test_size = test_size
-        self.bad_files = bad_files
+        self.resize, self.test_size, self.bad_files = resize, test_size, bad_files
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_folder()
         self.cache_gb = cache_gb
-        # All images of a folder without split folders are the test split, for a network that was
-        # trained on other data.
-        self.whole = False
+        self.whole = False  # evaluate all images of a folder without splits, see engine/rebuild.py
         self._classes: list[str] | None = None
         self._paths: dict[str, list[Path]] = {}  # split -> files of its set, as loaded
 
@@ -197,18 +189,12 @@ class ImageFolderDataModule(ImageDataModule):
         return Rows(images, usable), labels[usable]
 
     def _fits(self, files: ImageFiles) -> bool:
-        if self.cache_gb == 0:
-            return False
-        if self.cache_gb is None:
-            room = room_for_cache(self.cache_dir / files.key())
-        else:
+        room = room_for_cache(self.cache_dir / files.key())
+        if self.cache_gb is not None:
             room = int(self.cache_gb * 1e9)
-        if files.nbytes > room:
-            log.info(
-                "%s images take %.1f GB decoded, and the cache may take %.1f GB: "
-                "they are decoded in every epoch.",
-                f"{len(files):,}", files.nbytes / 1e9, room / 1e9,
-            )  # fmt: skip
+        if files.nbytes > room > 0:
+            sizes = f"{files.nbytes / 1e9:.1f} GB decoded, and the cache may take {room / 1e9:.1f}"
+            log.info("%s images take %s GB: they are decoded in every epoch.", len(files), sizes)
         return files.nbytes <= room
 
     def _report(self, bad: BadFiles, total: int) -> None:

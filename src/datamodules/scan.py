@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import torch
 from PIL import Image
 
@@ -43,14 +44,9 @@ class Scan:
 
     def report(self) -> str:
         """A table of the counts, then the problems, then the notes."""
-        classes = list(dict.fromkeys(name for counts in self.counts.values() for name in counts))
-        width = max([5, *map(len, classes)])
-        lines = [f"{'class':<{width}}" + "".join(f"{split:>10}" for split in self.counts)]
-        for name in classes:
-            cells = [f"{counts[name]:>10,}" for counts in self.counts.values()]
-            lines.append(f"{name:<{width}}" + "".join(cells))
-        totals = [f"{counts.total():>10,}" for counts in self.counts.values()]
-        lines.append(f"{'all':<{width}}" + "".join(totals))
+        table = pd.DataFrame(self.counts).fillna(0).astype(int)
+        table.loc["all"] = table.sum()
+        lines = [table.rename_axis(columns="class").to_string()]
         lines += [f"problem: {text}" for text in self.problems]
         lines += [f"note: {text}" for text in self.notes]
         if not self.problems and not self.notes:

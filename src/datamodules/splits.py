@@ -66,16 +66,3 @@ def shuffle(indices: torch.Tensor, seed: int) -> torch.Tensor:
     """Indices in a fixed random order."""
     generator = torch.Generator().manual_seed(seed)
     return indices[torch.randperm(len(indices), generator=generator)]
-
-
-def check_split_size(name: str, size: float) -> None:
-    """Check that a size is a fraction (below 1) or a number of images.
-
-    Raises:
-        UserError: it is neither.
-    """
-    if not (size >= 0 and (size < 1 or size == int(size))):
-        raise UserError(
-            f"{name}={size} is neither a fraction nor a number of images.",
-            "Give it a fraction below 1 or a whole number.",
-        )

@@ -50,7 +50,7 @@ def check(cfg: DictConfig, run_dir: Path) -> bool:
         result = scan(datamodule)
         problems = result.problems
         log.info("%s", result.report())
-    trainer.datamodule = datamodule  # type: ignore[attr-defined]  # Lightning sets it in fit
+    trainer.datamodule = datamodule  # Lightning sets it in fit
     parameters = sum(p.numel() for p in model.parameters())
     device = trainer.strategy.root_device
     title = run_title(trainer, task)

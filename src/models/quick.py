@@ -19,9 +19,6 @@ class Quick(nn.Module):
         in_channels: channels of the input images.
         num_classes: number of logits.
         image_size: height and width of the (square) input, in pixels; at least 8.
-
-    Raises:
-        UserError: `image_size` is below 8.
     """
 
     suggest_image_size = True

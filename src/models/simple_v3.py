@@ -19,9 +19,6 @@ class SimpleV3(nn.Module):
         num_classes: number of logits.
         image_size: height and width of the (square) input, in pixels; at least 8.
         dropout: fraction of features dropped before each of the two linear layers, 0 to 1.
-
-    Raises:
-        UserError: `image_size` is below 8.
     """
 
     suggest_image_size = True

@@ -3,33 +3,27 @@
 Names and weights: https://pytorch.org/vision/stable/models.html
 """
 
-import difflib
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torchvision import models
 
 from ..errors import UserError
-from .weights import load_weights, read_weights
+from .weights import check_name, download_error, load_weights, read_weights
 
 
 class Torchvision(nn.Module):
     """A torchvision classifier with a head for `num_classes` classes.
 
     Args:
-        in_channels: channels of the input images; another number than the network's own gets a new
-            first convolution, for grey images with the sum of the trained filters over the colours.
+        in_channels: channels of the input images; for other than 3 the first convolution is new,
+            for grey images with the sum of the trained filters over the colours.
         num_classes: number of logits.
         name: torchvision's name of the network, such as `resnet18` or `vgg16`.
         weights: torchvision's name of a set of trained weights (`DEFAULT`, `IMAGENET1K_V1`), a file
             with such weights, or null for random ones.
         head: `replace` replaces the last layer; `append` adds a linear layer behind it.
-
-    Raises:
-        UserError: unknown name, weights or head; weights that cannot be downloaded or read, or that
-            belong to another network; or `append` for a network that does not end in a linear
-            layer.
     """
 
     suggest_image_size = True
@@ -40,12 +34,9 @@ class Torchvision(nn.Module):
         num_classes: int,
         name: str,
         weights: str | None = None,
-        head: str = "replace",
+        head: Literal["replace", "append"] = "replace",
     ):
         super().__init__()
-        _check_name(name)
-        if head not in ("replace", "append"):
-            raise UserError(f"head={head!r} is unknown.", "Choose model.head=replace or append.")
         if weights is not None and _is_file(weights):
             self.network = _build(name, None, initialize=False)
             load_weights(self.network, read_weights(weights))
@@ -60,14 +51,11 @@ class Torchvision(nn.Module):
 
     @staticmethod
     def pretrained_input(name: str, weights: str) -> dict[str, Any]:
-        """Return the input that trained weights expect.
+        """Return size, channels, mean and std (of 0..1) that trained weights expect.
 
         A file is expected to hold weights that were trained like torchvision's DEFAULT ones.
-
-        Returns:
-            image_size in pixels, channels, and mean and std of pixels scaled to 0..1.
         """
-        _check_name(name)
+        check_name("torchvision", name, models.list_models(module=models))
         available = models.get_model_weights(name)
         chosen = weights if weights in available.__members__ else "DEFAULT"
         preset = available[chosen].transforms()
@@ -95,19 +83,18 @@ class Torchvision(nn.Module):
 
     def _fit_head(self, num_classes: int, head: str) -> None:
         path, old = self._layers(nn.Linear, nn.Conv2d)[-1]
-        is_linear = isinstance(old, nn.Linear)
-        if head == "append" and not is_linear:
+        new: nn.Module
+        if isinstance(old, nn.Linear) and head == "append":
+            new = nn.Sequential(old, nn.Linear(old.out_features, num_classes))
+        elif isinstance(old, nn.Linear):
+            new = nn.Linear(old.in_features, num_classes)
+        elif head == "replace":
+            new = nn.Conv2d(old.in_channels, num_classes, old.kernel_size)
+        else:
             raise UserError(
                 "head=append needs a network that ends in a linear layer.",
                 "Set model.head=replace.",
             )
-        new: nn.Module
-        if head == "append":
-            new = nn.Sequential(old, nn.Linear(old.out_features, num_classes))
-        elif is_linear:
-            new = nn.Linear(old.in_features, num_classes)
-        else:
-            new = nn.Conv2d(old.in_channels, num_classes, old.kernel_size)
         self._replace(path, new)
 
     def _layers(self, *kinds: type[nn.Module]) -> list[tuple[str, Any]]:
@@ -120,34 +107,17 @@ class Torchvision(nn.Module):
 
 
 def _build(name: str, weights: str | None, initialize: bool) -> Any:
+    check_name("torchvision", name, models.list_models(module=models))
     available = models.get_model_weights(name)
     if weights is not None and weights not in available.__members__:
         names = ", ".join(available.__members__)
         raise UserError(f"{name} has no weights {weights!r}.", f"Choose one of {names}.")
-    options: dict[str, Any] = {}
-    if name in ("googlenet", "inception_v3"):  # they warn where this is not given
-        options["init_weights"] = initialize
+    # These two warn where this is not given.
+    options = {"init_weights": initialize} if name in ("googlenet", "inception_v3") else {}
     try:
         return models.get_model(name, weights=weights, **options)
     except OSError as error:
-        url = available[weights].url
-        file = f"{torch.hub.get_dir()}/checkpoints/{url.rpartition('/')[2]}"
-        reason = getattr(error, "reason", error)
-        raise UserError(
-            f"The weights {weights} of {name} could not be downloaded from {url}: {reason}",
-            f"Get that file another way and put it at {file}, or set model.weights=null for "
-            "random weights.",
-        ) from error
-
-
-def _check_name(name: str) -> None:
-    known = models.list_models(module=models)
-    if name not in known:
-        similar = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
-        raise UserError(
-            f"torchvision has no classifier {name!r}.",
-            f"Choose one of {', '.join(similar or known)}.",
-        )
+        raise download_error(name, available[weights].url, error) from error
 
 
 def _is_file(weights: str) -> bool:

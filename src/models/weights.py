@@ -1,8 +1,9 @@
-"""Reading trained weights from a file and checking that they belong to a network."""
+"""Trained weights: reading files, comparing them with a network, and errors on the way."""
 
+import difflib
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -17,25 +18,16 @@ def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     Raises:
         UserError: there is no such file, it is damaged, or it holds more than tensors.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise UserError(
-            f"There is no weights file {path}.",
-            "Give a file with the network's state dict, a name such as DEFAULT, or "
-            "model.weights=null.",
-        )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        content = torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True)
+    except (OSError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = (str(error) or "the file ends too early").splitlines()[0]
         raise UserError(
             f"The weights file {path} cannot be loaded: {reason}",
-            "Give a file that holds a state dict and nothing but tensors.",
+            "Give a file with a state dict, a name such as DEFAULT, or model.weights=null.",
         ) from None
-    is_state_dict = isinstance(content, Mapping) and all(
-        isinstance(value, torch.Tensor) for value in content.values()
-    )
-    if not is_state_dict:
+    tensors = content.values() if isinstance(content, Mapping) else [None]
+    if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
         raise UserError(
             f"{path} holds no state dict.",
             "Save the weights with torch.save(net.state_dict(), path).",
@@ -71,3 +63,23 @@ def check_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None
             f"{'; '.join(differences[:3])}{more}.",
             "Build the network with the arguments that it was trained with.",
         )
+
+
+def check_name(library: str, name: str, known: Collection[str]) -> None:
+    """Raise a `UserError` with similar names unless a library has a classifier of this name."""
+    if name not in known:
+        similar = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+        raise UserError(
+            f"{library} has no classifier {name!r}.",
+            f"Similar names: {', '.join(similar) or 'none'}.",
+        )
+
+
+def download_error(name: str, source: str, error: OSError) -> UserError:
+    """Return the error for trained weights that cannot be downloaded from `source`."""
+    reason = str(getattr(error, "reason", error)).splitlines()[0]
+    return UserError(
+        f"The weights of {name} could not be downloaded from {source}: {reason}",
+        "Get the file another way and set model.weights=FILE, or set model.weights=null for random "
+        "weights.",
+    )

@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "scikit-learn")
-PACKAGES += ("numpy", "pillow")
+PACKAGES = ["torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "scikit-learn"]
+PACKAGES += ["numpy", "pillow"]
 SECRET_NAME = re.compile(
     r"(^|_)(api_?key|access_?key|secret_?key|private_?key|token|secret|passw(or)?d|passphrase|pat"
     r"|credentials?|auth)(_|$)",

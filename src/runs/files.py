@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -91,6 +92,7 @@ class Lock:
     """
 
     held: set[str] = set()  # of this process: record locks do not exclude their own process
+    _guard = threading.Lock()  # of `held`, for threads
 
     def __init__(self, path: str | os.PathLike):
         self.path = os.path.abspath(path)
@@ -105,8 +107,10 @@ class Lock:
         return True
 
     def _try(self) -> bool:
-        if self.path in Lock.held:
-            return False
+        with Lock._guard:
+            return self.path not in Lock.held and self._lock_file()
+
+    def _lock_file(self) -> bool:
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         file = open(self.path, "a")  # noqa: SIM115 - open for as long as the lock is held
         try:
@@ -123,10 +127,11 @@ class Lock:
 
     def release(self) -> None:
         """Let others take the lock."""
-        if self._file is not None:
-            Lock.held.discard(self.path)
-            self._file.close()
-            self._file = None
+        with Lock._guard:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+                Lock.held.discard(self.path)
 
     @classmethod
     def is_held(cls, path: str | os.PathLike) -> bool:

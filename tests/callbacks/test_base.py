@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 import src.callbacks
 from src.callbacks import EpochCallback
-from src.callbacks.base import count_images, epoch_metrics
+from src.callbacks.base import epoch_metrics
 
 NEEDED = {  # what each callback does in a step; all others do nothing there
     "EMA": {"on_train_batch_end"},
@@ -52,10 +52,3 @@ def test_metrics_of_an_epoch_are_plain_numbers_of_seven_digits(fit):
     metrics = epoch_metrics(fit().trainer)
     assert {"train/loss", "train/acc", "val/loss", "val/acc", "lr"} <= set(metrics)
     assert metrics["lr"] == 0.05
-
-
-@pytest.mark.parametrize(
-    "batch", [(torch.zeros(3, 1), torch.zeros(3)), torch.zeros(3, 1), {"x": torch.zeros(3, 1)}]
-)
-def test_images_of_a_batch(batch):
-    assert count_images(batch) == 3

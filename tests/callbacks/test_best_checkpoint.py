@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from src.callbacks import BestCheckpoint, LastCheckpoint
-from src.errors import UserError
 
 
 def test_the_best_epoch_is_kept(fit, tmp_path):
@@ -36,14 +35,3 @@ def test_a_moved_run_keeps_its_best_value(fit, tmp_path):
     fit(best, max_epochs=2, resume=moved / "last.ckpt", enable_checkpointing=True)
     assert (moved / "best.ckpt").read_bytes() == before and not first.exists()
     assert best.best_model_path == str(moved / "best.ckpt")
-
-
-@pytest.mark.parametrize("option", [{"save_top_k": 3}, {"filename": "x"}])
-def test_other_files_need_another_callback(option):
-    with pytest.raises(UserError, match=r"best\.ckpt") as caught:
-        BestCheckpoint(**option)
-    (name,) = option
-    assert f"ModelCheckpoint +callbacks.top.monitor=val/loss +callbacks.top.{name}" in str(
-        caught.value.remedy
-    )
-    assert BestCheckpoint(save_top_k=1, filename="best", save_weights_only=True).save_weights_only

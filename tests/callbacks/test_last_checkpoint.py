@@ -78,8 +78,3 @@ def test_the_folder_of_the_trainer_is_the_default(fit, tmp_path):
     last = LastCheckpoint()
     fit(last, enable_checkpointing=True)
     assert last.path == tmp_path / "checkpoints" / "last.ckpt" and last.path.is_file()
-
-
-def test_steps_are_positive():
-    with pytest.raises(ValueError, match="positive"):
-        LastCheckpoint(every_n_train_steps=0)

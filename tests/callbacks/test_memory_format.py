@@ -43,7 +43,7 @@ def set_up():
         ([], {"device": "cuda", "precision": "bf16-mixed"}, True),
         ([OneDNN()], {}, True),
         ([OneDNN()], {"batch_size": 4}, False),  # the layout is that of oneDNN
-        ([OneDNN(use=False)], {"batch_size": 4}, True),
+        ([OneDNN(use=False)], {"batch_size": 4}, False),
         ([], {"model": nn.Sequential(nn.Flatten(), nn.Linear(256, 10))}, False),
     ],
 )

@@ -4,10 +4,12 @@ import subprocess
 import sys
 
 import pytest
-from helpers import ROOT, assert_two_lines, run_script
+from helpers import ROOT, assert_two_lines, composed, run_script, run_warm
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from src.config.cli import options_first, prepare_arguments, quote, require
+from src.config.hydra_errors import to_user_error
+from src.config.tracebacks import is_library
 from src.errors import UserError
 
 
@@ -83,6 +85,17 @@ def test_required_keys(monkeypatch):
         require(cfg, "path", "ckpt")
 
 
+def hydra_error(arguments: list[str], monkeypatch) -> str:
+    """What is reported about a command line that Hydra refuses."""
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    with pytest.raises(Exception) as caught:
+        composed(arguments)
+    error = caught.value
+    while not is_library(error.__traceback__.tb_frame.f_code.co_filename):
+        error.__traceback__ = error.__traceback__.tb_next  # the frames of this test
+    return str(to_user_error(error))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -92,19 +105,30 @@ def test_required_keys(monkeypatch):
         (["optimzer.lr=1"], ["optimizer.lr?"]),
         (["optimizer.lrr=1"], ["optimizer.lr?"]),
         (["lr=0.1"], ["optimizer.lr?"]),
+        (["optimizer.nothing_like_it=1"], ["optimizer has lr", "+optimizer.nothing_like_it="]),
         (["data/augmnt=none"], ["data/augment?"]),
         (["data.augment={_target_: x}"], ["data.augment has no _target_", "+data.augment=..."]),
         (["seed=0", "model=lenet", "logger=null"], ["logger=null", "logger=[]"]),
         (["+seed=1"], ["seed", "plus sign"]),
         (["optimizer"], ["optimizer", "KEY=VALUE"]),
-        (["hydra.run.dir=/dev/null/x"], ["/dev/null/x"]),
-        (["resume=nowhere.ckpt"], ["nowhere.ckpt"]),
-        (["resume=last"], ["resume=last"]),
     ],
 )
-def test_mistakes_that_hydra_finds(arguments, words, tmp_path):
-    result = run_script("train.py", *arguments, cwd=tmp_path)
-    assert_two_lines(result, *words)
+def test_mistakes_that_hydra_finds(arguments, words, monkeypatch):
+    message = hydra_error(arguments, monkeypatch)
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("argument", "word"),
+    [
+        ("lr=0.1", "optimizer.lr?"),
+        ("hydra.run.dir=/dev/null/x", "/dev/null/x"),
+        ("resume=nowhere.ckpt", "nowhere.ckpt"),
+        ("resume=last", "resume=last"),
+    ],
+)
+def test_mistakes_take_two_lines_and_leave_nothing(argument, word, tmp_path):
+    assert_two_lines(run_warm("train.py", argument, cwd=tmp_path), word)
     assert not list(tmp_path.iterdir())
 
 

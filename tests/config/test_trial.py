@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.config.trial import accepts_input, build_on_meta, check_model, try_on_meta
+from src.config.trial import check_model, try_on_meta
 from src.errors import UserError
 from src.models import LeNet, SimpleV3, Torchvision
 
@@ -85,7 +85,7 @@ def test_what_cannot_run_on_meta_is_tried_for_real(change):
 
 
 def test_a_network_that_cannot_be_built_on_meta():
-    assert build_on_meta(lambda: Net(int(torch.ones(1).item()))) is None
+    assert not try_on_meta(lambda: Net(int(torch.ones(1).item())), 3, 32, 10)
 
 
 def test_a_lazy_network_is_tried_for_real():
@@ -110,7 +110,8 @@ def test_a_trial_changes_nothing(capsys):
     hook = sys.breakpointhook
     assert try_on_meta(lambda: network, 3, 32, 10) is False  # it has weights already
     check_model(network, 3, 32, 10)
-    assert accepts_input(network, 3, 32, "cpu") and not accepts_input(network, 1, 32, "cpu")
+    with pytest.raises(RuntimeError):
+        check_model(network, 1, 32, 10)
     assert torch.equal(before, torch.get_rng_state()) and network.training
     assert sys.breakpointhook is hook
     assert capsys.readouterr().out == "forward\n" * 2

@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers import write_image_folder
 
+from src.config.validate import validate
 from src.datamodules import DogCatDataModule, ImageFolderDataModule
 from src.errors import UserError
 
@@ -72,8 +73,9 @@ def test_an_empty_class_folder_a_single_class_and_no_folder(tmp_path):
     "options", [{"resize": "fit"}, {"bad_files": "keep"}, {"test_size": -1}, {"cache_gb": -1}]
 )
 def test_impossible_settings(options):
+    target = "src.datamodules.ImageFolderDataModule"
     with pytest.raises(UserError, match=next(iter(options))):
-        ImageFolderDataModule(**options)
+        validate({"data": {"_target_": target, **options}})
 
 
 def test_streamed_and_cached_images_are_the_same(dog_cat_root):
