@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 # Keys whose values Hydra's grammar must not read.
 VERBATIM = ("ckpt", "path", "run", "runs", "resume", "reproduce", "output")
 # Hydra's options that are followed by a value, which may hold =.
-OPTIONS = ("-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir")
-OPTIONS += ("--experimental-rerun",)
+OPTIONS = ["-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"]
+OPTIONS += ["--experimental-rerun"]
 MODES = ("find_lr", "reproduce")  # of train.py, with a run folder of their own name
 NEW_RUN = "runs/${now:%Y-%m-%d_%H-%M-%S-%f}"
 # `run` sets HYDRA_FULL_ERROR for itself; this variable passes on what was typed.

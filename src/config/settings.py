@@ -76,4 +76,4 @@ def check_settings(config: Mapping[str, Any]) -> None:
 
 def is_enabled(node: Mapping[str, Any] | None) -> bool:
     """Whether a callback takes part in the run."""
-    return bool(node) and bool(node.get("enabled", True))
+    return node is not None and bool(node) and bool(node.get("enabled", True))

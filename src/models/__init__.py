@@ -1,7 +1,8 @@
-"""Networks: plain `nn.Module`s that take `in_channels` and `num_classes` and return logits.
+"""Networks: plain `nn.Module`s that know neither data nor training.
 
-They know neither data nor training. A new network needs no line here: its YAML file names it by its
-full path, `src.models.my_net.MyNet`.
+They take `in_channels` (of the images) and `num_classes` (number of logits), and `image_size` where
+layers depend on it. A new network needs no line here: its YAML file names it by its full path,
+`src.models.my_net.MyNet`.
 """
 
 from .efficientnet_lite0 import EfficientNetLite0

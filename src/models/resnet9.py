@@ -13,8 +13,6 @@ class ResNet9(nn.Module):
     For images of 28 to 64 pixels.
 
     Args:
-        in_channels: channels of the input images.
-        num_classes: number of logits.
         width: channels of the first convolution; the others have two, four and eight times as
             many. 64 is the original.
         scale: factor of the logits; 0.125 in the original, which keeps early steps small.

@@ -15,8 +15,6 @@ class SimpleV3(nn.Module):
     419,690 parameters for 3x32x32 and ten classes.
 
     Args:
-        in_channels: channels of the input images.
-        num_classes: number of logits.
         image_size: height and width of the (square) input, in pixels; at least 8.
         dropout: fraction of features dropped before each of the two linear layers, 0 to 1.
     """

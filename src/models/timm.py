@@ -17,7 +17,6 @@ class Timm(nn.Module):
 
     Args:
         in_channels: channels of the input images; timm adapts the first convolution.
-        num_classes: number of logits.
         name: timm's name of the network, such as `convnext_nano` or `resnet50.a1_in1k`.
         weights: `DEFAULT` for the weights that timm downloads for that name, a file with such
             weights (3 channels only), or null for random ones.
@@ -44,7 +43,7 @@ class Timm(nn.Module):
             )
 
     @staticmethod
-    def pretrained_input(name: str) -> dict[str, Any]:
+    def pretrained_input(name: str, weights: str) -> dict[str, Any]:
         """Return size, channels, mean and std (of 0..1) that trained weights expect."""
         config = _import_timm(name).get_pretrained_cfg(name)
         return {

@@ -19,7 +19,6 @@ class Torchvision(nn.Module):
     Args:
         in_channels: channels of the input images; for other than 3 the first convolution is new,
             for grey images with the sum of the trained filters over the colours.
-        num_classes: number of logits.
         name: torchvision's name of the network, such as `resnet18` or `vgg16`.
         weights: torchvision's name of a set of trained weights (`DEFAULT`, `IMAGENET1K_V1`), a file
             with such weights, or null for random ones.

@@ -1,5 +1,6 @@
 """Every callback and every logger can be taken out."""
 
+import copy
 import math
 import re
 import shutil
@@ -8,56 +9,67 @@ import sys
 
 import pytest
 import yaml
-from helpers import ROOT, run_training
+from helpers import ROOT, composed
 
-CALLBACKS = list(yaml.safe_load((ROOT / "conf/callbacks/default.yaml").read_text()))
+from src.engine.train import train
+
+NODES = yaml.safe_load((ROOT / "conf/callbacks/default.yaml").read_text())
+OFF = [name for name, node in NODES.items() if node.get("enabled") is False]  # by default
 LOGGERS = sorted(path.stem for path in (ROOT / "conf/logger").glob("*.yaml"))
 QUICK = [
     "model=lenet",
     "data.image_size=16",
+    "trainer.accelerator=cpu",
     "trainer.max_epochs=1",
     "trainer.limit_train_batches=1",
     "trainer.limit_val_batches=1",
     "trainer.limit_test_batches=1",
     "trainer.num_sanity_val_steps=0",
 ]
-NO_REPORT = "~callbacks.report"  # which takes most of the time of such a run
-WITH_EXTRA = {  # callbacks that are off by default
-    name: f"callbacks.{name}.enabled=true"
-    for name in ("compile", "freeze_backbone", "ema", "swa", "early_stopping")
-}
 
 
-def trains(folder, *overrides):
-    loss = run_training(folder, *QUICK, *overrides)["val"]["loss"]
-    return math.isfinite(loss)
+@pytest.fixture(scope="module")
+def config():
+    """Composed once; without the report, which takes most of the time of such a run."""
+    return composed([*QUICK, "logger=none", "~callbacks.report"])
 
 
-@pytest.mark.parametrize("name", CALLBACKS)
-def test_a_callback_is_taken_out(name, tmp_path):
-    others = [] if name == "report" else [NO_REPORT]
-    assert trains(tmp_path, f"~callbacks.{name}", *others)
+def trains(cfg, folder):
+    return math.isfinite(train(cfg, folder)["val"]["loss"])
 
 
-@pytest.mark.parametrize("name", [n for n in WITH_EXTRA if n not in ("compile", "freeze_backbone")])
-def test_a_callback_is_switched_on(name, tmp_path):
-    assert trains(tmp_path, WITH_EXTRA[name], NO_REPORT)
+@pytest.mark.parametrize("name", sorted({*NODES} - {*OFF, "report"}))
+def test_a_callback_is_taken_out(name, config, tmp_path):
+    cfg = copy.deepcopy(config)
+    cfg.callbacks.pop(name)
+    assert trains(cfg, tmp_path)
 
 
-def test_all_callbacks_are_taken_out(tmp_path):
-    removed = [f"~callbacks.{name}" for name in CALLBACKS]
-    assert trains(tmp_path, *removed, "+trainer.enable_progress_bar=false")
+def test_callbacks_that_are_off_are_taken_out(config, tmp_path):
+    cfg = copy.deepcopy(config)
+    for name in OFF:
+        cfg.callbacks.pop(name)
+    assert trains(cfg, tmp_path)
+
+
+def test_callbacks_that_are_off_are_switched_on(config, tmp_path):
+    cfg = copy.deepcopy(config)
+    for name in set(OFF) - {"compile", "swa"}:  # swa averages as ema does
+        cfg.callbacks[name].enabled = True
+    assert trains(cfg, tmp_path)
+
+
+def test_all_callbacks_are_taken_out(config, tmp_path):
+    cfg = copy.deepcopy(config)
+    cfg.callbacks = {}
+    assert trains(cfg, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", LOGGERS)
 def test_each_logger_alone(name, tmp_path):
-    assert trains(tmp_path, f"logger={name}", NO_REPORT)
+    assert trains(composed([*QUICK, f"logger={name}", "~callbacks.report"]), tmp_path)
     assert (tmp_path / "metrics.csv").is_file()
-
-
-def test_without_any_logger(tmp_path):
-    assert trains(tmp_path, "logger=[]", NO_REPORT)
 
 
 # Files. Callbacks that others build upon stay: the base class and what the recorder and the signal
@@ -67,8 +79,7 @@ NEEDED = ("last", "best", "onednn", "run_recorder")
 
 
 def own_callbacks():
-    content = yaml.safe_load((ROOT / "conf/callbacks/default.yaml").read_text())
-    own = {name: node["_target_"] for name, node in content.items() if "src." in node["_target_"]}
+    own = {name: node["_target_"] for name, node in NODES.items() if "src." in node["_target_"]}
     return [(name, t.rpartition(".")[2]) for name, t in own.items() if name not in NEEDED]
 
 
@@ -99,7 +110,7 @@ def test_the_files_of_a_callback_are_deleted(name, cls, tmp_path):
         shutil.copytree(ROOT / folder, project / folder, ignore=ignored)
     shutil.copy(ROOT / "train.py", project)
     delete_callback(project, name, cls)
-    command = [sys.executable, "train.py", *QUICK, "trainer.accelerator=cpu", "hydra.run.dir=run"]
+    command = [sys.executable, "train.py", *QUICK, "hydra.run.dir=run"]
     result = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert (project / "run" / "results.json").is_file()

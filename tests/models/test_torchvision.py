@@ -69,10 +69,8 @@ def test_weights_of_another_architecture(squeezenet):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"name": "resnet_18"}, "resnet18"),
         ({"name": "resnet18x"}, "resnet18"),
         ({"name": "resnet18", "weights": "IMAGENET"}, "IMAGENET1K_V1, DEFAULT"),
-        ({"name": "resnet18", "head": "remove"}, "head=replace"),
         ({"name": "squeezenet1_1", "head": "append"}, "head=replace"),
     ],
 )
@@ -89,9 +87,10 @@ def test_weights_that_cannot_be_downloaded(monkeypatch, tmp_path):
         raise OSError("no route")
 
     monkeypatch.setattr("torch.hub.download_url_to_file", no_network)
-    with pytest.raises(UserError, match=r"resnet18-.*\.pth") as caught:
+    words = r"from https://\S+/resnet18-.*\.pth: no route"
+    with pytest.raises(UserError, match=words) as caught:
         Torchvision(3, 10, "resnet18", weights="DEFAULT")
-    assert str(tmp_path) in caught.value.remedy and "https://" in caught.value.problem
+    assert "model.weights=FILE" in caught.value.remedy
 
 
 def test_the_input_of_trained_weights():

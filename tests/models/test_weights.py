@@ -11,7 +11,7 @@ from src.models.weights import check_weights, load_weights, read_weights
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("absent.pth", None, "There is no weights file"),
+        ("absent.pth", None, "No such file"),
         ("list.pth", [1, 2], "no state dict"),
         ("text.pth", b"not a file of weights", "cannot be loaded"),
         ("empty.pth", b"", "cannot be loaded"),
