@@ -61,6 +61,9 @@ class RunRecorder(EpochCallback):
         data = describe_data(trainer)
         if isinstance(getattr(pl_module, "description", None), dict):
             pl_module.description["data"] = data
+            for name in ("image_size", "resize"):  # of a task that was composed by hand
+                if hasattr(trainer.datamodule, name):
+                    pl_module.description.setdefault(name, getattr(trainer.datamodule, name))
         parameters = sum(p.numel() for p in pl_module.parameters())
         sizes = ", ".join(f"{n:,} {split}" for split, n in data.get("sizes", {}).items())
         if trainer.is_global_zero:

@@ -23,11 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def check(cfg: DictConfig, run_dir: Path) -> bool:
-    """Build the objects of a run; with `check=data` also read every image.
-
-    Args:
-        cfg: the composed configuration.
-        run_dir: for what Lightning writes while it is set up.
+    """Build the objects of a run in `run_dir`; with `check=data` also read every image.
 
     Returns:
         Whether the data are in order; True where they were not read.
@@ -44,15 +40,13 @@ def check(cfg: DictConfig, run_dir: Path) -> bool:
     callbacks = instantiate_callbacks(cfg, run_dir)
     loggers = instantiate_loggers(cfg, run_dir)
     trainer = instantiate_trainer(cfg, run_dir, callbacks, loggers)
-    datamodule.trainer = trainer
+    datamodule.trainer, trainer.datamodule = trainer, datamodule  # as in a training
     problems: list[str] = []
     if cfg.check == "data" and isinstance(datamodule, ImageDataModule):
         result = scan(datamodule)
         problems = result.problems
         log.info("%s", result.report())
-    trainer.datamodule = datamodule  # Lightning sets it in fit
-    parameters = sum(p.numel() for p in model.parameters())
-    device = trainer.strategy.root_device
-    title = run_title(trainer, task)
-    log.info("The settings work: %s, %s parameters, on %s.", title, f"{parameters:,}", device)
+    parameters = f"{sum(p.numel() for p in model.parameters()):,}"
+    title, device = run_title(trainer, task), trainer.strategy.root_device
+    log.info("The settings work: %s, %s parameters, on %s.", title, parameters, device)
     return not problems

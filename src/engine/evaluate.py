@@ -10,13 +10,14 @@ import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
 from ..callbacks import MemoryFormat
-from ..callbacks.run_description import describe_data
+from ..callbacks.run_description import describe_data, run_title
 from ..config.instantiate import (
     instantiate_metrics,
     instantiate_trainer,
     plain_config,
     prepare_config,
 )
+from ..config.plain import resolved
 from ..datamodules import ImageDataModule
 from ..errors import UserError
 from ..reporting.analysis import (
@@ -54,27 +55,32 @@ def evaluate(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         return _evaluate(cfg, run)
     except BaseException as error:
         run.record_failure(error)
-        write_report(run.path, "Evaluation")
         raise
 
 
 def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
-    _check_settings(cfg)
+    if cfg.tta not in (None, "flip") or cfg.split not in (None, "val", "test"):
+        raise UserError(
+            f"tta={cfg.tta} with split={cfg.split} is unknown.",
+            "Choose tta=flip or leave it out, and split=test or split=val.",
+        )
     paths = checkpoint_files(cfg.ckpt)
     checkpoints = [checkpoint.read(path) for path in paths]
     metrics = instantiate_metrics(cfg, len(checkpoints[0]["description"]["classes"]))
     task = rebuild_task(paths, checkpoints, cfg.tta == "flip", metrics)
-    datamodule = rebuild_datamodule(checkpoints[0], cfg)
+    changes = {key: value for key, value in resolved(cfg.data).items() if value is not None}
+    datamodule = rebuild_datamodule(checkpoints[0], changes)
     datamodule.remap_labels(task.classes)
     split = cfg.split or ("test" if datamodule.has_test else "val")
     trainer = _build_trainer(cfg, checkpoints[0], run.path)
 
     run_pass = trainer.test if split == "test" else trainer.validate
     run_pass(task, datamodule=datamodule, verbose=False)
-    if split == "val":
-        for stored in checkpoints:
-            _check_split(stored, datamodule)
-
+    if split == "val" and not all(_same_split(stored, datamodule) for stored in checkpoints):
+        log.warning(
+            "The split into train and validation differs from that of the training: val metrics "
+            "cannot be compared."
+        )
     evaluation = task.evaluations[split]
     results = summary_metrics(evaluation) | class_metrics(task.classes, evaluation.confusion)
     write_tables(run, split, task.classes, evaluation, partial(datamodule.names, split))
@@ -82,19 +88,12 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     files = [str(path.absolute()) for path in paths]
     evaluated = files[0] if len(files) == 1 else files
     run.finish({"status": "completed", "checkpoint": evaluated, split: results})
-    title = _title(checkpoints, datamodule)
+    title = f"Evaluation of {run_title(trainer, task)}"
     write_report(run.path, title, task, datamodule, split, show_samples=False)
     log.info("%s", format_table(per_class(task.classes, evaluation.confusion)))
     _log_results(results, split, list(metrics))
     log.info("%s", run.path)
     return results
-
-
-def _check_settings(cfg: DictConfig) -> None:
-    if cfg.tta not in (None, "flip"):
-        raise UserError(f"tta={cfg.tta} is unknown.", "Choose tta=flip, or leave it out.")
-    if cfg.split not in (None, "val", "test"):
-        raise UserError(f"split={cfg.split} is unknown.", "Choose split=test or split=val.")
 
 
 def _build_trainer(cfg: DictConfig, stored: Checkpoint, folder: Path) -> L.Trainer:
@@ -115,40 +114,21 @@ def _build_trainer(cfg: DictConfig, stored: Checkpoint, folder: Path) -> L.Train
     return instantiate_trainer(OmegaConf.create({"trainer": settings}), folder, callbacks)
 
 
-def _check_split(stored: Checkpoint, datamodule: ImageDataModule) -> None:
-    """Warn where the validation images are others than those of the training."""
+def _same_split(stored: Checkpoint, datamodule: ImageDataModule) -> bool:
+    """Whether the validation images are those of the training, where the data are the same."""
     trained = stored["description"].get("data") or {}
     same_data = trained.get("fingerprint") == datamodule.fingerprint()
-    if same_data and trained.get("split_hash") != datamodule.split_hash():
-        log.warning(
-            "The split into train and validation differs from that of the training: val metrics "
-            "cannot be compared."
-        )
-
-
-def _title(checkpoints: Sequence[Checkpoint], datamodule: ImageDataModule) -> str:
-    networks = []
-    for stored in checkpoints:
-        target = (stored["description"].get("model") or {}).get("_target_", "a network")
-        networks.append(str(target).rpartition(".")[2])
-    data = type(datamodule).__name__.removesuffix("DataModule")
-    return f"Evaluation of {' + '.join(networks)} on {data}"
+    return not same_data or trained.get("split_hash") == datamodule.split_hash()
 
 
 def _log_results(results: Mapping[str, Any], split: str, extra: Sequence[str]) -> None:
     for pair in results["most_confused"][:3]:
+        count, percent = f"{pair['count']:,}", 100 * pair["fraction"]
         log.info(
-            "%s predicted as %s: %s (%.1f %%)",
-            pair["true"],
-            pair["predicted"],
-            f"{pair['count']:,}",
-            100 * pair["fraction"],
+            "%s predicted as %s: %s (%.1f %%)", pair["true"], pair["predicted"], count, percent
         )
-    parts = [
-        f"{split} accuracy {results['acc']:.4f} "
-        f"(95 %: {results['acc_low']:.4f} to {results['acc_high']:.4f})"
-    ]
-    parts += [f"{split} {name} {results[name]:.4f}" for name in extra]
-    parts.append(f"{split} loss {results['loss']:.4f}")
+    low, high = results["acc_low"], results["acc_high"]
+    parts = [f"{split} accuracy {results['acc']:.4f} (95 %: {low:.4f} to {high:.4f})"]
+    parts += [f"{split} {name} {results[name]:.4f}" for name in (*extra, "loss")]
     parts.append(f"calibration error {results['ece']:.4f}")
     log.info("%s", ", ".join(parts))

@@ -1,21 +1,20 @@
 """Exporting a checkpoint for other programs, and comparing it with the trained network."""
 
-import itertools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
-from ..datamodules.base import ImageDataModule
 from ..errors import UserError
 from ..inference.classifier import Classifier, build_network
 from ..runs import checkpoint
 from .export_formats import READERS, WRITERS, Network, check_format, silence
-from .prediction_files import ImageFiles, count_files, find_files
+from .prediction_files import ImageFiles, find_files
+from .rebuild import rebuild_datamodule
 
 log = logging.getLogger(__name__)
 TOLERANCE = 1e-4  # between logits; relative where they are larger than 1
@@ -40,49 +39,52 @@ def export(cfg: DictConfig) -> Path:
     check_format(cfg.format)
     stored = checkpoint.read(cfg.ckpt)
     classifier = Classifier(build_network(stored), stored["description"]).eval()
-    target = _target_path(Path(cfg.ckpt), cfg.output, cfg.format)
+    target = _target_path(Path(cfg.ckpt), cfg.output, f".{cfg.format}")
+    random_images = [_random_images(classifier, count) for count in BATCH_SIZES]
     images, source = _real_images(cfg.path, stored, classifier)
     # The name ends in the format because torch.export.save warns about other names than .pt2.
     part = target.with_name(f".{target.stem}.part.{cfg.format}")
     try:
         with silence():
-            WRITERS[cfg.format](classifier, _random_images(classifier, 2), part)
+            WRITERS[cfg.format](classifier, random_images[1], part)
             exported = READERS[cfg.format](part)
-            random_images = [_random_images(classifier, count) for count in BATCH_SIZES]
             differences = {
                 "random images": _largest_difference(classifier, exported, random_images)
             }
             if images is not None:
                 differences[source] = _largest_difference(classifier, exported, [images])
-        _check_differences(differences, cfg.format)
+        _check_differences(differences)
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
-    _log_result(classifier, differences, None if images is not None else source, target)
+    log.info("Largest difference from the logits of the trained network (allowed: %g):", TOLERANCE)
+    for name, difference in differences.items():
+        log.info("  %.1e on %s", difference, name)
+    if images is None:
+        log.info("  not compared on real images: %s", source)
+    log.info("Takes uint8 images (N, %d, %d, %d), not normalized", *random_images[0].shape[1:])
+    megabytes = target.stat().st_size / 1e6
+    log.info("Returns logits of %d classes; %.1f MB", len(classifier.classes), megabytes)
+    log.info("%s", target)
     return target
 
 
-def _target_path(ckpt: Path, output: str | None, extension: str) -> Path:
-    if output is None:
-        return ckpt.absolute().with_suffix(f".{extension}")
-    target = Path(output).expanduser().absolute()
+def _target_path(ckpt: Path, output: str | None, suffix: str) -> Path:
+    target = Path(output).expanduser().absolute() if output else ckpt.absolute().parent
     if target.is_dir():
-        return target / ckpt.with_suffix(f".{extension}").name
-    if target.suffix != f".{extension}":
+        return target / ckpt.with_suffix(suffix).name
+    if target.suffix != suffix:
         raise UserError(
-            f"output={output} does not end in .{extension}.",
+            f"output={output} does not end in {suffix}.",
             "Name a file that does, a folder, or another format=.",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     return target
 
 
-# Comparison
-
-
 @torch.inference_mode()
 def _largest_difference(
-    trained: Network, exported: Network, batches: Sequence[torch.Tensor]
+    trained: Network, exported: Network, batches: Iterable[torch.Tensor]
 ) -> float:
     """Return the largest difference of logits, relative to the largest logit if that is above 1."""
     differences = []
@@ -93,14 +95,13 @@ def _largest_difference(
     return torch.stack(differences).max().item()
 
 
-def _check_differences(differences: dict[str, float], name: str) -> None:
+def _check_differences(differences: dict[str, float]) -> None:
     for source, difference in differences.items():
         if not difference <= TOLERANCE:  # also where it is NaN
-            other = next(writer for writer in WRITERS if writer != name)
             raise UserError(
                 f"The exported network differs from the trained one by {difference:.1e} on "
                 f"{source}; {TOLERANCE:g} is allowed.",
-                f"No file was written. Try format={other}.",
+                f"No file was written. Try another format: {' or '.join(WRITERS)}.",
             )
 
 
@@ -116,50 +117,27 @@ def _real_images(
 ) -> tuple[torch.Tensor | None, str]:
     """Return uint8 images (N, C, H, W) and their description, or None and why there are none."""
     if path is not None:
-        count_files(path)
-        wanted_files = (file for file, wanted in find_files(path) if wanted)
-        files = list(itertools.islice(wanted_files, MAX_IMAGES))
+        files = find_files(path)[0][:MAX_IMAGES]
         batch = ImageFiles(classifier)[files]
         if not batch.files:
-            file, reason = batch.failures[0]
             raise UserError(
-                f"None of {len(files)} files of {path} can be read: {file}: {reason}.",
+                f"None of {len(files)} files of {path} can be read: {batch.failures[0]}.",
                 "Give other images.",
             )
         return batch.images, f"{len(batch.files)} images of {path}"
-    spec = (stored["description"].get("config") or {}).get("data")
-    if spec is None:
-        return None, "it does not name its data; give images with path=..."
     try:
-        return _own_images(spec)
+        return _own_images(stored)
     except Exception as error:  # missing data cause errors of any kind; this check is optional
-        reason = type(error).__name__
+        reason = error.problem if isinstance(error, UserError) else type(error).__name__
         return None, f"its own data cannot be read here ({reason}); give images with path=..."
 
 
-def _own_images(spec: dict[str, Any]) -> tuple[torch.Tensor, str]:
-    spec = {key: value for key, value in spec.items() if key not in checkpoint.TRAINING_KEYS}
-    if "resize" in spec:  # images in files: decode what is compared, not the whole split
-        spec["cache_gb"] = 0
-    data: ImageDataModule = checkpoint.construct(spec, "datamodules", ImageDataModule)
+def _own_images(stored: dict[str, Any]) -> tuple[torch.Tensor, str]:
+    spec = (stored["description"].get("config") or {}).get("data") or {}
+    # Images in files: decode what is compared, not the whole split.
+    data = rebuild_datamodule(stored, {"cache_gb": 0} if "resize" in spec else {})
     data.prepare_data = lambda: None  # type: ignore[method-assign]  # no downloads
     split = "test" if data.has_test else "val"
     data.setup("test" if data.has_test else "fit")
     positions = torch.arange(min(MAX_IMAGES, data.sizes()[split]))
     return data.images(split, positions), f"{len(positions)} {split} images of its own data"
-
-
-def _log_result(
-    classifier: Classifier, differences: dict[str, float], missing: str | None, target: Path
-) -> None:
-    log.info("Largest difference from the logits of the trained network (allowed: %g):", TOLERANCE)
-    for source, difference in differences.items():
-        log.info("  %.1e on %s", difference, source)
-    if missing is not None:
-        log.info("  not compared on real images: %s", missing)
-    size = classifier.image_size
-    shape = f"(N, {classifier.channels}, {size}, {size})"
-    classes, megabytes = len(classifier.classes), target.stat().st_size / 1e6
-    log.info("Takes uint8 images %s, not normalized", shape)
-    log.info("Returns logits of %d classes; %.1f MB", classes, megabytes)
-    log.info("%s", target)

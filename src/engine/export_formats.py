@@ -4,9 +4,9 @@ Formats: https://onnx.ai and https://docs.pytorch.org/docs/stable/export.html
 """
 
 import importlib.util
+import io
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -20,17 +20,14 @@ from ..inference.classifier import Classifier
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 ONNX_MIN_TORCH = (2, 8)  # the exporter of torch 2.6 fails inside onnxscript; 2.7 was not tried
-ONNX_MAX_BYTES = 1.9e9  # a file holds at most 2 GB
+
+DYNAMIC_BATCH = ({0: torch.export.Dim("batch", min=1)},)
 
 Network = Callable[[torch.Tensor], torch.Tensor]  # uint8 images -> logits
 
 
 def check_format(name: str) -> None:
-    """Check that a format is known and that what it needs is installed.
-
-    Raises:
-        UserError: it is not.
-    """
+    """Raise a `UserError` unless a format is known and what it needs is installed."""
     if name not in WRITERS:
         raise UserError(f"format={name} is unknown.", f"Choose {' or '.join(WRITERS)}.")
     if name != "onnx":
@@ -42,9 +39,9 @@ def check_format(name: str) -> None:
             'Install the extra: pip install -e ".[export]"',
         )
     if torch_version() < ONNX_MIN_TORCH:
-        needed = ".".join(map(str, ONNX_MIN_TORCH))
         raise UserError(
-            f"format=onnx needs torch {needed}; this is {torch.__version__}.",
+            f"format=onnx needs torch {ONNX_MIN_TORCH[0]}.{ONNX_MIN_TORCH[1]}; this is "
+            f"{torch.__version__}.",
             "Update torch, or use format=pt2.",
         )
 
@@ -66,26 +63,21 @@ def _metadata(classifier: Classifier) -> dict[str, Any]:
 
 
 def _write_onnx(classifier: Classifier, example: torch.Tensor, path: Path) -> None:
-    if sum(tensor.nbytes for tensor in classifier.state_dict().values()) > ONNX_MAX_BYTES:
-        raise UserError(
-            "The network is too large: an ONNX file holds at most 2 GB.", "Use format=pt2."
-        )
     with _export_errors():
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             classifier,
             (example,),
             dynamo=True,
             input_names=["images"],
             output_names=["logits"],
-            dynamic_shapes=_dynamic_batch(),
+            dynamic_shapes=DYNAMIC_BATCH,
             external_data=False,
             verbose=False,
         )
-    assert program is not None  # which the legacy exporter would return
-    for key, value in _metadata(classifier).items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        program.model.metadata_props[key] = text
-    program.save(path, external_data=False)
+        for key, value in _metadata(classifier).items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            program.model.metadata_props[key] = text
+        program.save(path, external_data=False)
 
 
 def _read_onnx(path: Path) -> Network:
@@ -102,7 +94,7 @@ def _read_onnx(path: Path) -> Network:
 
 def _write_pt2(classifier: Classifier, example: torch.Tensor, path: Path) -> None:
     with _export_errors():
-        program = torch.export.export(classifier, (example,), dynamic_shapes=_dynamic_batch())
+        program = torch.export.export(classifier, (example,), dynamic_shapes=DYNAMIC_BATCH)
     metadata = json.dumps(_metadata(classifier), ensure_ascii=False)
     torch.export.save(program, path, extra_files={"metadata.json": metadata})
 
@@ -113,10 +105,6 @@ def _read_pt2(path: Path) -> Network:
 
 WRITERS = {"onnx": _write_onnx, "pt2": _write_pt2}
 READERS = {"onnx": _read_onnx, "pt2": _read_pt2}
-
-
-def _dynamic_batch() -> Any:
-    return ({0: torch.export.Dim("batch", min=1)},)
 
 
 @contextmanager
@@ -137,11 +125,7 @@ def silence() -> Iterator[None]:
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with (
-            open(os.devnull, "w") as devnull,
-            redirect_stdout(devnull),
-            warnings.catch_warnings(action="ignore"),
-        ):
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(disabled)

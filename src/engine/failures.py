@@ -82,39 +82,30 @@ def to_user_error(error: BaseException, run_dir: Path) -> BaseException:
     again = "start again."
     if last is not None:
         again = f"continue with: python train.py {shlex.quote(f'resume={last}')}"
-    if isinstance(error, OSError):
-        return _disk_error(error, run_dir, again) or error
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        problem = f"The disk is full: {error.filename or run_dir} cannot be written."
+        return UserError(problem, f"Free some space, then {again}")
+    if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
+        problem = f"{error.filename or run_dir} cannot be written: {error.strerror}."
+        return UserError(problem, f"Change the permissions, or choose another folder, then {again}")
     if _is_out_of_memory(error):
         return UserError(
-            f"There was not enough memory: {_first_line(error)}",
+            f"There was not enough memory: {text or type(error).__name__}",
             "Lower data.batch_size (trainer.accumulate_grad_batches makes up for it) or "
             f"data.image_size, then {again}",
         )
-    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+    if isinstance(error, RuntimeError) and "DataLoader worker" in text:
         return UserError(
-            f"A loader process was killed, probably for lack of memory: {_first_line(error)}",
+            f"A loader process was killed, probably for lack of memory: {text}",
             f"Lower data.num_workers or data.batch_size, then {again}",
         )
     if isinstance(error, MisconfigurationException):
         return UserError(
-            f"trainer: {' '.join(str(error).split())}",
+            f"trainer: {text}",
             "Check the keys under trainer; python train.py --cfg job shows them.",
         )
     return error
-
-
-def _disk_error(error: OSError, run_dir: Path, again: str) -> UserError | None:
-    path = error.filename or run_dir
-    if error.errno in DISK_FULL:
-        return UserError(
-            f"The disk is full: {path} cannot be written.", f"Free some space, then {again}"
-        )
-    if error.errno in NOT_WRITABLE:
-        return UserError(
-            f"{path} cannot be written: {error.strerror}.",
-            f"Change the permissions, or choose another folder, then {again}",
-        )
-    return None
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -122,11 +113,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
         return True
     # torch has no class of its own for the memory of the CPU.
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def is_first_process() -> bool:

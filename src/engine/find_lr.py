@@ -53,12 +53,8 @@ TRAINER = {  # one device, and no validation within the steps
 def find_lr(cfg: DictConfig, typed: Sequence[str], run_dir: Path) -> float:
     """Suggest `optimizer.lr`: raise the rate step by step, then compare it in short trainings.
 
-    Writes `lr_finder.csv`, `lr_finder.png` and `results.json`; no weights are kept.
-
-    Args:
-        cfg: the composed configuration; `lr_finder` holds the range and the number of steps.
-        typed: the overrides of the command line, for the command that is printed.
-        run_dir: the run folder.
+    Writes `lr_finder.csv`, `lr_finder.png` and `results.json`, keeps no weights, and prints the
+    command that was `typed` with the suggestion.
 
     Raises:
         UserError: the range is impossible, or the loss does not fall in it.

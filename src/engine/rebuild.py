@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torchmetrics import Metric
 
 from ..config.instantiate import instantiate_datamodule
@@ -15,50 +15,15 @@ from ..inference import Classifier, Ensemble, build_network
 from ..runs import checkpoint
 from ..tasks import ClassificationTask
 
-MAX_NAME = 255  # of a file, in characters: no longer name can exist
 Checkpoint = Mapping[str, Any]
 
 
 def checkpoint_files(ckpt: str | Sequence[str]) -> list[Path]:
-    """Return the files that `ckpt=` names: `a.ckpt`, `a.ckpt,b.ckpt` or `[a.ckpt,b.ckpt]`.
-
-    Names may contain commas and brackets: an existing file of the whole text is taken as it is,
-    else the longest existing name up to a comma.
-
-    Raises:
-        UserError: there is no such file.
-    """
-    if not isinstance(ckpt, str):
-        return [Path(path) for path in ckpt]
-    if os.path.isfile(ckpt):  # Path.is_file raises an OSError where the text is too long for a name
-        return [Path(ckpt)]
-    is_list = ckpt.startswith("[") and ckpt.endswith("]")
-    pieces = (ckpt[1:-1] if is_list else ckpt).split(",")
-    files: list[Path] = []
-    while pieces:
-        count = _pieces_of_longest_file(pieces)
-        if count == 0:
-            missing = pieces[0].strip() if files else ckpt
-            raise UserError(
-                f"There is no checkpoint {missing}.",
-                "Give the path of a .ckpt file, such as runs/NAME/checkpoints/best.ckpt.",
-            )
-        files.append(Path(",".join(pieces[:count]).strip()))
-        pieces = pieces[count:]
-    return files
-
-
-def _pieces_of_longest_file(pieces: Sequence[str]) -> int:
-    """Return how many of the first pieces, joined by commas, name a file; 0 where none do."""
-    longest = 0
-    name = ""
-    for count, piece in enumerate(pieces, 1):
-        name = piece if count == 1 else f"{name},{piece}"
-        if len(os.path.basename(name)) > MAX_NAME:
-            break
-        if os.path.isfile(name.strip()):
-            longest = count
-    return longest
+    """Return the files that `ckpt=` names: `a.ckpt`, `a.ckpt,b.ckpt` or `[a.ckpt,b.ckpt]`."""
+    if isinstance(ckpt, str) and not os.path.isfile(ckpt):  # a file may have any name
+        is_list = ckpt.startswith("[") and ckpt.endswith("]")
+        ckpt = (ckpt[1:-1] if is_list else ckpt).split(",")
+    return [Path(ckpt)] if isinstance(ckpt, str) else [Path(path.strip()) for path in ckpt]
 
 
 def rebuild_task(
@@ -85,43 +50,31 @@ def rebuild_task(
         mean, std = description["mean"], description["std"]
         return ClassificationTask(network, classes, mean, std, metrics=metrics)
     for path, stored in zip(paths, checkpoints, strict=True):
-        _check_compatible(paths[0], description, path, stored["description"])
+        other = stored["description"]
+        keys = ["channels", "image_size", "resize"]
+        different = [key for key in keys if other.get(key) != description.get(key)]
+        if set(other["classes"]) != set(classes):
+            different.append("classes")
+        if different:
+            raise UserError(
+                f"{path} and {paths[0]} have other values of {', '.join(different)}.",
+                "Average networks that were trained on the same classes and sizes of images.",
+            )
     members = [Classifier(build_network(stored), stored["description"]) for stored in checkpoints]
     ensemble = Ensemble(members, classes, flip)  # each member normalizes by itself
     mean, std = [0.0] * description["channels"], [1.0] * description["channels"]
     return ClassificationTask(ensemble, classes, mean, std, metrics=metrics)
 
 
-def _check_compatible(
-    first_path: Path, first: Mapping[str, Any], path: Path, description: Mapping[str, Any]
-) -> None:
-    if set(description["classes"]) != set(first["classes"]):
-        raise UserError(
-            f"{path} does not know the same classes as {first_path}.",
-            "Average networks that were trained on the same classes.",
-        )
-    keys = ("channels", "image_size", "resize")
-    inputs = [tuple(facts.get(key) for key in keys) for facts in (first, description)]
-    if inputs[0] != inputs[1]:
-        raise UserError(
-            f"{first_path} takes images with (channels, size, resize) = {inputs[0]}, {path} with "
-            f"{inputs[1]}.",
-            "Average networks that were trained with the same data.channels, data.image_size and "
-            "data.resize.",
-        )
-
-
-def rebuild_datamodule(stored: Checkpoint, cfg: DictConfig) -> ImageDataModule:
-    """Return the data of a checkpoint with the changes in `cfg.data`, or the data that it names.
+def rebuild_datamodule(stored: Checkpoint, changes: Mapping[str, Any]) -> ImageDataModule:
+    """Return the data of a checkpoint with changed settings, or the data that `changes` name.
 
     Raises:
-        UserError: neither the checkpoint nor `cfg.data` names a data set.
+        UserError: neither the checkpoint nor `changes` name a data set.
     """
     description = stored["description"]
-    changes = OmegaConf.to_container(cfg.data, resolve=True)
-    changes = {key: value for key, value in changes.items() if value is not None}
     if "_target_" in changes:
-        return _other_datamodule(description, changes)
+        return _other_datamodule(description, dict(changes))
     own = (description.get("config") or {}).get("data")
     if own is None:
         raise UserError(

@@ -22,10 +22,6 @@ CIRCUMSTANCES = ("versions", "hardware", "git", "data")  # of run.json
 def reproduce(run: str | Path, run_dir: Path) -> list[str]:
     """Train with the settings of a finished run and compare `results.json` and `metrics.csv`.
 
-    Args:
-        run: the folder of the finished run.
-        run_dir: the folder of the new run.
-
     Returns:
         A line for each value that differs; empty where the run is reproduced to the last digit.
 
@@ -48,32 +44,27 @@ def reproduce(run: str | Path, run_dir: Path) -> list[str]:
     differences = compare(_values(run), _values(run_dir))
     for line in differences:
         log.info("Different: %s", line)
-    if differences:
-        log.info("%d values differ from %s", len(differences), run)
-    else:
-        log.info("All values equal those of %s", run)
+    count = f"{len(differences)} values differ from" if differences else "All values equal"
+    log.info("%s those of %s", count, run)
     return differences
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Return a line for each key with different values."""
-    keys = {**before, **after}
     return [
         f"{key} was {before.get(key)} and is {after.get(key)}"
-        for key in keys
+        for key in {**before, **after}
         if before.get(key) != after.get(key)
     ]
 
 
 def _values(folder: Path) -> dict[str, Any]:
     """Return all values of `results.json` and `metrics.csv` by name, except for times."""
-    results = read_json(folder / "results.json")
-    values = flatten({key: value for key, value in results.items() if key not in TIMES})
+    values = flatten(read_json(folder / "results.json"))
     with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            prefix = f"epoch {row['epoch']}"
-            values |= {f"{prefix} {key}": row[key] for key in row if key not in TIMES}
-    return values
+            values[f"epoch {row['epoch']}"] = {key: row[key] for key in row if key not in TIMES}
+    return {key: value for key, value in flatten(values).items() if key not in TIMES}
 
 
 def _circumstances(folder: Path) -> dict[str, Any]:

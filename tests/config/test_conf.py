@@ -1,9 +1,12 @@
 """Every shipped YAML file builds, and every experiment says its command and what was measured."""
 
+import copy
+from functools import cache
+
 import pytest
 from helpers import ROOT, composed, write_image_folder
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from src.config.instantiate import (
     instantiate_callbacks,
@@ -21,14 +24,35 @@ RUN_GROUPS = ("trainer", "callbacks", "logger")
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
-def options(groups: tuple[str, ...]) -> list[str]:
+SLOW = {"model=vgg16"}
+
+
+def options(groups: tuple[str, ...]) -> list:
     """GROUP=NAME for every file of these groups."""
-    return [f"{group}={path.stem}" for group in groups for path in sorted((CONF / group).glob("*"))]
+    files = [(group, path.stem) for group in groups for path in sorted((CONF / group).glob("*"))]
+    names = [f"{group}={name}" for group, name in files]
+    return [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in names]
+
+
+@cache
+def composed_once() -> DictConfig:
+    return composed(["trainer.accelerator=cpu"])
+
+
+def with_option(option: str) -> DictConfig:
+    """The default config with another file of a group; only files with defaults need Hydra."""
+    group, _, name = option.partition("=")
+    content = OmegaConf.load(CONF / group / f"{name}.yaml")
+    if "defaults" in content or group == "trainer":
+        return composed([option, "trainer.accelerator=cpu"])
+    cfg = copy.deepcopy(composed_once())
+    OmegaConf.update(cfg, group.replace("/", "."), content, merge=False, force_add=True)
+    return cfg
 
 
 @pytest.mark.parametrize("option", options(GROUPS))
 def test_every_option_builds(option):
-    cfg = composed([option])
+    cfg = with_option(option)
     datamodule = instantiate_datamodule(cfg)
     task = instantiate_task(cfg, instantiate_model(cfg, datamodule), datamodule)
     assert len(task.classes) == len(datamodule.classes)
@@ -36,7 +60,7 @@ def test_every_option_builds(option):
 
 @pytest.mark.parametrize("option", options(RUN_GROUPS))
 def test_every_option_of_a_trainer_builds(option, tmp_path):
-    cfg = composed([option, "trainer.accelerator=cpu"])
+    cfg = with_option(option)
     callbacks, loggers = instantiate_callbacks(cfg, tmp_path), instantiate_loggers(cfg, tmp_path)
     trainer = instantiate_trainer(cfg, tmp_path, callbacks, loggers)
     assert trainer.max_epochs == cfg.trainer.max_epochs and trainer.max_steps == -1
@@ -48,7 +72,7 @@ def test_every_data_set_has_the_same_keys(name, tmp_path):
     cfg = composed([f"data={name}", f"data.root={tmp_path}", "data.image_size=32"])
     datamodule = instantiate_datamodule(cfg)
     assert instantiate_model(cfg, datamodule) is not None
-    assert set(composed(["data=digits"]).data) <= set(cfg.data)
+    assert set(composed_once().data) <= set(cfg.data)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -1,15 +1,19 @@
 """From a config to the objects of a run, and the errors on that way."""
 
+import copy
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
+import yaml
 from helpers import composed
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig, OmegaConf
 
 from src.config.instantiate import (
     instantiate_callbacks,
@@ -91,9 +95,29 @@ def user_code(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "user_code", raising=False)
 
 
+@cache
+def composed_once(*groups: str) -> DictConfig:
+    return composed(list(groups))
+
+
+def changed(*overrides: str) -> DictConfig:
+    """A config with these overrides; only groups need Hydra."""
+    settings = [override for override in overrides if "." in override.partition("=")[0]]
+    cfg = copy.deepcopy(composed_once(*(o for o in overrides if o not in settings)))
+    OmegaConf.set_struct(cfg, False)
+    for override in settings:
+        key, _, value = override.lstrip("+~").partition("=")
+        if override.startswith("~"):
+            group, _, name = key.partition(".")
+            del cfg[group][name]
+        else:
+            OmegaConf.update(cfg, key, yaml.safe_load(value))
+    return cfg
+
+
 def build(*overrides: str):
-    """Data, network and task of a composed config."""
-    cfg = composed([*overrides])
+    """Data, network and task of a config."""
+    cfg = changed(*overrides)
     prepare_config(cfg)
     datamodule = instantiate_datamodule(cfg)
     model = instantiate_model(cfg, datamodule)
@@ -134,7 +158,7 @@ def test_the_network_is_the_first_to_draw_random_numbers():
         (["model=vgg16", "data.image_size=16"], "data.image_size=32"),
         (["model=torchvision", "model.name=resnet1"], "resnet18"),
         (["model=torchvision", "model.weights=NOPE"], "NOPE"),
-        (["model._target_=user_code.Needs", "~model.dropout"], "Needs needs width"),
+        (["model._target_=user_code.Needs", "~model.dropout"], "argument: 'width'"),
         (["callbacks.best.monitor=val/nope"], "callbacks.best.monitor=val/nope"),
         (["scheduler=plateau", "scheduler.monitor=x"], "scheduler.monitor=x"),
     ],
@@ -168,7 +192,7 @@ def test_errors_of_user_code_are_not_changed(overrides, error, words):
 
 
 def test_a_task_and_data_without_this_projects_classes(tmp_path):
-    cfg = composed(["data/augment=none"])
+    cfg = changed("data/augment=none")
     cfg.data = {"_target_": "user_code.OwnData", "root": "x"}
     cfg.model = {"_target_": "user_code.Tiny"}
     cfg.task = {"_target_": "user_code.OwnTask"}
@@ -182,7 +206,7 @@ def test_a_task_and_data_without_this_projects_classes(tmp_path):
 
 def test_callbacks_get_the_run_folder_and_the_config(tmp_path):
     own = "+callbacks.own={_target_: user_code.Own, level: 2}"
-    cfg = composed([own, "+callbacks.report.enabled=false", "callbacks.progress=null"])
+    cfg = changed(own, "callbacks.report.enabled=false", "callbacks.progress=null")
     callbacks = instantiate_callbacks(cfg, tmp_path)
     names = [type(callback).__name__ for callback in callbacks]
     assert names[0] == "StepSeed" and names[-1] == "Own"
@@ -193,16 +217,17 @@ def test_callbacks_get_the_run_folder_and_the_config(tmp_path):
 
 
 def test_loggers_write_into_the_run_folder(tmp_path):
-    (logger,) = instantiate_loggers(composed(["logger=csv"]), tmp_path)
+    (logger,) = instantiate_loggers(changed("logger=csv"), tmp_path)
     assert Path(logger.save_dir) == tmp_path
-    assert instantiate_loggers(composed(["logger=none"]), tmp_path) == []
+    assert instantiate_loggers(changed("logger=none"), tmp_path) == []
 
 
 def test_the_trainer(tmp_path):
-    cfg = composed(["trainer.accelerator=cpu", "logger=none"])
+    cfg = changed("trainer.accelerator=cpu", "logger=none")
     trainer = instantiate_trainer(cfg, tmp_path, instantiate_callbacks(cfg, tmp_path))
     assert type(trainer.strategy.checkpoint_io) is AtomicCheckpointIO
     assert trainer.default_root_dir == str(tmp_path) and trainer.loggers == []
+    assert os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] == "0"
     assert len(trainer.checkpoint_callbacks) == 2
     alone = instantiate_trainer(cfg, tmp_path, [Callback()])
     assert alone.checkpoint_callbacks == []
@@ -211,7 +236,7 @@ def test_the_trainer(tmp_path):
         "from lightning.fabric.plugins import TorchCheckpointIO\n"
         "class OwnIO(TorchCheckpointIO): ...\n"
     )
-    trainer = instantiate_trainer(composed(["trainer.accelerator=cpu", plugin]), tmp_path)
+    trainer = instantiate_trainer(changed("trainer.accelerator=cpu", plugin), tmp_path)
     assert isinstance(trainer.strategy.checkpoint_io, TorchCheckpointIO)
     assert type(trainer.strategy.checkpoint_io).__name__ == "OwnIO"
 
@@ -226,13 +251,13 @@ def test_the_trainer(tmp_path):
 )
 def test_settings_of_the_trainer_that_are_refused(overrides, words, tmp_path):
     with pytest.raises(UserError, match=words):
-        instantiate_trainer(composed(overrides), tmp_path)
+        instantiate_trainer(changed(*overrides), tmp_path)
 
 
 def test_a_gpu_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     with pytest.raises(UserError, match="finds no GPU") as caught:
-        instantiate_trainer(composed(["trainer.accelerator=gpu"]), tmp_path)
+        instantiate_trainer(changed("trainer.accelerator=gpu"), tmp_path)
     assert "trainer.accelerator=cpu" in caught.value.remedy
 
 
@@ -243,6 +268,6 @@ def test_paths_and_pretrained_settings(tmp_path, monkeypatch):
     prepare_config(cfg)
     assert cfg.model.weights == str(tmp_path / "w.pt") and cfg.data.root == str(tmp_path / "x")
     assert cfg.data.image_size == 224 and cfg.data.channels == 3 and cfg.data.std == [1]
-    cfg = composed(["model=resnet18", "model.weights=DEFAULT", "data.channels=1"])
+    cfg = changed("model=resnet18", "model.weights=DEFAULT", "data.channels=1")
     prepare_config(cfg)
     assert cfg.data.image_size == 224 and cfg.data.mean is None

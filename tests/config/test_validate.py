@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import pytest
 import yaml
@@ -14,6 +14,7 @@ from helpers import composed
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from pydantic import Field
 
 from src.config.validate import locate, mismatch, parameters, validate
 from src.errors import UserError
@@ -53,7 +54,7 @@ def validated(*overrides: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["trainer.max_epochs=ten"], ["trainer.max_epochs=ten", "a valid integer or null"]),
+        (["trainer.max_epochs=ten"], ["trainer.max_epochs=ten", "a valid integer or -1 or null"]),
         (["trainer.max_epochs=10.0"], ["a valid integer"]),
         (["trainer.max_epochs=true"], ["trainer.max_epochs=true"]),
         (["+model.dropuot=0.1"], ["SimpleV3 takes no argument dropuot", "model.dropout?"]),
@@ -129,6 +130,10 @@ def test_types():
         ("x", Shape),  # cannot be checked
         ("x", "Undefined"),
         ([0.9, 0.1], Sequence[float]),
+        (1, Annotated[int, Field(ge=1)]),
+        (None, Annotated[int, Field(ge=1)] | None),
+        (None, Annotated[int | None, Field(ge=1)]),
+        (0.5, Annotated[float, Field(gt=0, lt=1)] | Annotated[int, Field(ge=1)]),
     ):
         assert mismatch(value, annotation) is None, (value, annotation)
     for value, annotation in (
@@ -142,10 +147,24 @@ def test_types():
         (3, Own),
         (3, Path),
         ("x", Callable),
+        (0, Annotated[int, Field(ge=1)]),
+        (1.5, Annotated[int, Field(ge=1)] | None),
+        (1.5, Annotated[float, Field(gt=0, lt=1)] | Annotated[int, Field(ge=1)]),
+        ("x", Literal["stretch", "crop"]),
     ):
         assert mismatch(value, annotation), (value, annotation)
     assert mismatch(3, Own) == "an object with a _target_"
     assert mismatch("x", int | list[int] | None) == "a valid integer or a valid array or null"
+
+
+def test_ranges_and_choices_in_a_signature():
+    class Data:
+        def __init__(self, size: Annotated[int, Field(ge=1)] | None = 8, **kwargs): ...
+
+    (size,) = [parameter for name, parameter in parameters(Data)[0].items() if name == "size"]
+    assert mismatch(None, size.annotation) is None and mismatch(1, size.annotation) is None
+    assert mismatch(0, size.annotation) == "greater than or equal to 1 or null"
+    assert mismatch("x", Literal["stretch", "crop"]) == "'stretch' or 'crop'"
 
 
 def test_arguments_are_passed_on_to_the_base_class():
@@ -206,7 +225,7 @@ def leaves(config: dict, above: str = "") -> list[str]:
 
 
 @settings(
-    max_examples=300,
+    max_examples=80,
     deadline=None,
     database=None,
     derandomize=True,

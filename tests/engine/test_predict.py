@@ -13,8 +13,10 @@ from image_files import make_image, write_broken, write_readable
 from PIL import Image
 
 import src
-from src.engine.predict import PredictionSummary, choose_device, predict
+from src.engine.predict import choose_device, log_predictions, predict
+from src.engine.prediction_files import Prediction
 from src.errors import UserError
+from src.models import LeNet
 
 
 def run_predict(checkpoint: Path, path: object, folder: Path, **settings: object) -> dict:
@@ -132,26 +134,30 @@ def test_grad_cam_overlays(lenet_checkpoint, tmp_path):
             assert image.size == (224, 224) and image.mode == "RGB"
 
 
-def test_a_failure_is_recorded(lenet_checkpoint, tmp_path, monkeypatch):
-    write_readable(tmp_path / "in", 1)
+def test_a_failure_is_recorded_and_keeps_the_rows_before(lenet_checkpoint, tmp_path, monkeypatch):
+    write_readable(tmp_path / "in", 3)
+    original, calls = LeNet.forward, []
 
-    def fail(*args):
-        raise ZeroDivisionError("in the network")
+    def fail(self, images):
+        calls.append(images)
+        if len(calls) > 2:
+            raise ZeroDivisionError("in the network")
+        return original(self, images)
 
-    monkeypatch.setattr("src.models.LeNet.forward", fail)
+    monkeypatch.setattr(LeNet, "forward", fail)
     with pytest.raises(ZeroDivisionError):
-        run_predict(lenet_checkpoint, tmp_path / "in", tmp_path / "out")
+        run_predict(lenet_checkpoint, tmp_path / "in", tmp_path / "out", batch_size=1)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results == {"status": "failed", "error": "ZeroDivisionError: in the network"}
+    assert len(read_rows(tmp_path / "out" / "predictions.csv")) == 2
 
 
 @pytest.mark.parametrize(
     ("path", "settings", "words"),
     [
-        ("nothing", {}, "There is no nothing"),
-        ("*.jpg", {}, "No file matches"),
-        ("empty", {}, "holds no files"),
-        ("texts", {}, "holds 1 files, but no images"),
+        ("nothing", {}, "no images at path=nothing"),
+        ("*.jpg", {}, "no images at path=*.jpg"),
+        ("texts", {}, "and 1 other files"),
         ("texts", {"top_k": 0}, "top_k=0"),
         ("texts", {"batch_size": "many"}, "batch_size=many"),
         ("texts/a.txt", {"device": "tpu3"}, "device=tpu3"),
@@ -159,7 +165,6 @@ def test_a_failure_is_recorded(lenet_checkpoint, tmp_path, monkeypatch):
 )
 def test_settings_errors(lenet_checkpoint, tmp_path, monkeypatch, path, settings, words):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty").mkdir()
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("text")
     with pytest.raises(UserError) as caught:
@@ -190,10 +195,8 @@ def test_names_that_are_not_text(lenet_checkpoint, tmp_path, caplog):
 
 def test_the_console_shows_the_first_rows(caplog):
     caplog.set_level("INFO")
-    summary = PredictionSummary("photos", 2)
-    for i in range(25):
-        summary.add_prediction(f"photos/{i}.jpg", [("cat", 0.75), ("dog", 0.25)])
-    summary.log()
+    ranking = [("cat", 0.75), ("dog", 0.25)]
+    log_predictions("photos", [Prediction(f"photos/{i}.jpg", ranking) for i in range(25)], [])
     assert "cat 0.7500" in caplog.text and "photos/" not in caplog.text
     assert "19.jpg" in caplog.text and "20.jpg" not in caplog.text
     assert "... and 5 more, in predictions.csv" in caplog.text

@@ -10,6 +10,7 @@ import sys
 import pytest
 import yaml
 from helpers import ROOT, composed
+from omegaconf import OmegaConf
 
 from src.engine.train import train
 
@@ -31,7 +32,9 @@ QUICK = [
 @pytest.fixture(scope="module")
 def config():
     """Composed once; without the report, which takes most of the time of such a run."""
-    return composed([*QUICK, "logger=none", "~callbacks.report"])
+    cfg = composed([*QUICK, "logger=none", "~callbacks.report"])
+    OmegaConf.set_struct(cfg, False)
+    return cfg
 
 
 def trains(cfg, folder):
