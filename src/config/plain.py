@@ -19,16 +19,17 @@ def plain_config(cfg: DictConfig) -> dict[str, Any]:
     Values from the environment stay as they are written, `${oc.env:NAME}`, and values under keys
     that are named like secrets are left out.
     """
-    written = _escape_environment(OmegaConf.to_container(cfg, resolve=False))
+    written = escape_environment(OmegaConf.to_container(cfg, resolve=False))
     resolved = OmegaConf.to_container(OmegaConf.create(written), resolve=True)
     return redact_secrets(to_plain(resolved))
 
 
-def _escape_environment(value: Any) -> Any:
+def escape_environment(value: Any) -> Any:
+    """Keep interpolations of environment variables from being resolved."""
     if isinstance(value, dict):
-        return {key: _escape_environment(item) for key, item in value.items()}
+        return {key: escape_environment(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_escape_environment(item) for item in value]
+        return [escape_environment(item) for item in value]
     if isinstance(value, str) and "oc.env:" in value:
         return value.replace("${", "\\${")
     return value

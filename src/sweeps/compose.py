@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..config.instantiate import prepare_config
-from ..config.plain import _escape_environment
+from ..config.plain import escape_environment
 from ..config.stored import read_stored_config
 from ..runs.files import write_text
 from .summary import OVERRIDES
@@ -65,7 +65,7 @@ def _resolve(composed: DictConfig) -> DictConfig:
 
     All interpolations are resolved, except those of environment variables, which may be secret.
     """
-    written = _escape_environment(OmegaConf.to_container(composed, resolve=False))
+    written = escape_environment(OmegaConf.to_container(composed, resolve=False))
     del written["hydra"]
     with _hydra_config(composed):
         config = OmegaConf.create(OmegaConf.to_container(OmegaConf.create(written), resolve=True))

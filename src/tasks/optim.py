@@ -102,6 +102,9 @@ def build_scheduler(
     Args:
         factory: called with the optimizer.
         length: gives the steps or epochs of the whole run; called where the schedule needs it.
+
+    Raises:
+        UserError: the run is too short for the schedule.
     """
     given = getattr(factory, "keywords", {})
     filled: dict[str, Any] = {}
@@ -113,7 +116,13 @@ def build_scheduler(
             filled[name] = length()
         elif name == "max_lr":
             filled[name] = [group["lr"] for group in optimizer.param_groups]
-    return factory(optimizer, **filled)
+    try:
+        return factory(optimizer, **filled)
+    except ZeroDivisionError as error:  # OneCycleLR over a few steps
+        raise UserError(
+            f"The schedule does not fit into a run of {length()} steps or epochs.",
+            "Train longer, or choose another scheduler.",
+        ) from error
 
 
 def run_length(trainer: Any, interval: str) -> int:

@@ -53,3 +53,12 @@ def test_length_and_max_lr_are_filled_in():
     assert scheduler.total_steps == 10 and optimizer.param_groups[0]["max_lr"] == 0.1
     step = partial(torch.optim.lr_scheduler.StepLR, step_size=3)
     optim.build_scheduler(step, optimizer, lambda: pytest.fail("the length is not needed"))
+
+
+def test_a_run_that_is_too_short_for_its_schedule():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    factory = partial(
+        torch.optim.lr_scheduler.OneCycleLR, max_lr=None, total_steps=None, pct_start=0.5
+    )
+    with pytest.raises(UserError, match="does not fit into a run of 2"):
+        optim.build_scheduler(factory, optimizer, lambda: 2)
