@@ -122,6 +122,7 @@ def test_a_signal_ends_the_running_jobs(number, make_job):
             time.sleep(0.05)
         os.kill(os.getpid(), number)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     threading.Thread(target=interrupt).start()
     expected = SystemExit if number == signal.SIGTERM else KeyboardInterrupt
     with pytest.raises(expected) as caught:
