@@ -1,4 +1,4 @@
-"""A trained network with its classes, input size and normalization. `load(path)` gives one."""
+"""A trained network with its classes, input size and normalization."""
 
 import os
 from collections.abc import Mapping
@@ -25,8 +25,8 @@ class Classifier(nn.Module):
 
     Args:
         model: (N, C, H, W) normalized images -> (N, num_classes) logits.
-        description: of a checkpoint; `classes`, `channels`, `mean` and `std` (of pixels from 0 to
-            1), and optionally `image_size` and `resize`.
+        description: `classes`, `channels`, `mean` and `std` (of pixels from 0 to 1), and
+            optionally `image_size` and `resize`, as in a checkpoint.
     """
 
     mean: torch.Tensor  # (1, C, 1, 1)
@@ -47,11 +47,7 @@ class Classifier(nn.Module):
         return self.model(self.normalize(images))
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 (N, C, H, W) -> float, scaled to 0..1, minus `mean`, divided by `std`.
-
-        Raises:
-            UserError: other than uint8.
-        """
+        """uint8 (N, C, H, W) -> float, scaled to 0..1, minus `mean`, divided by `std`."""
         if images.dtype != torch.uint8:
             raise UserError(
                 f"The images are {images.dtype}, and this network takes uint8.",
@@ -59,10 +55,6 @@ class Classifier(nn.Module):
             )
         scaled = images.to(self.mean.dtype) / 255
         return (scaled - self.mean) / self.std  # not in place: torch 2.6 cannot export that
-
-    def predict_log(self, images: torch.Tensor) -> torch.Tensor:
-        """float (N, C, H, W) from 0 to 1 -> logarithms of probabilities (N, num_classes)."""
-        return self.model((images - self.mean) / self.std).float().log_softmax(1)
 
     @torch.inference_mode()
     def predict(self, images: Any) -> torch.Tensor:
@@ -76,8 +68,7 @@ class Classifier(nn.Module):
                 1, 2 (grey, alpha), 3 or 4 (RGB, alpha). Arrays and tensors hold uint8 or uint16.
 
         Raises:
-            UserError: a file that cannot be read, or a value that is not an image, such as float
-                pixels, whose range is not known.
+            UserError: a file that cannot be read, or a value that is not an image.
         """
         inputs = [self._prepare(image) for image in _to_list(images)]
         if not inputs:
@@ -91,10 +82,8 @@ class Classifier(nn.Module):
             size = self.image_size or image.height
             return torch.from_numpy(to_array(image, size, self.channels, self.resize))
         if self.image_size is None:
-            raise UserError(
-                "This checkpoint does not contain the image size of its network.",
-                "Give arrays of that size.",
-            )
+            problem = "This checkpoint does not contain the image size of its network."
+            raise UserError(problem, "Give arrays of that size.")
         try:
             return torch.from_numpy(decode(image, self.image_size, self.channels, self.resize))
         except ValueError as error:
@@ -124,14 +113,13 @@ def _to_list(images: Any) -> list[Image.Image | str | os.PathLike]:
 
 def _to_pillow(pixels: torch.Tensor | np.ndarray) -> Image.Image:
     """A tensor (H, W) or (C, H, W), or an array (H, W) or (H, W, C), as a Pillow image."""
-    kind = f"array {pixels.shape}"
+    kind = f"{type(pixels).__name__} {tuple(pixels.shape)}"
     if isinstance(pixels, torch.Tensor):
-        kind = f"tensor {tuple(pixels.shape)}"
         pixels = pixels.cpu().numpy()
         if pixels.ndim == 3:
             pixels = np.moveaxis(pixels, 0, -1)
-    flat = pixels.ndim == 2
-    if not (flat or (pixels.ndim == 3 and pixels.shape[2] <= 4)) or 0 in pixels.shape:
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.ndim not in (2, 3) or channels > 4 or 0 in pixels.shape:
         raise UserError(
             f"The {kind} is not an image.",
             "Arrays are (H, W), (H, W, C) or (N, H, W, C), tensors (H, W), (C, H, W) or "
@@ -139,8 +127,8 @@ def _to_pillow(pixels: torch.Tensor | np.ndarray) -> Image.Image:
         )
     if pixels.dtype == np.uint16:
         pixels = to_8_bit(pixels)
-    if not flat and pixels.shape[2] == 1:
-        pixels = pixels[..., 0]
+    if channels == 1:
+        pixels = pixels.reshape(pixels.shape[:2])
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
@@ -148,7 +136,6 @@ def load(path: str | os.PathLike, model: nn.Module | None = None) -> Classifier:
     """The trained network of a checkpoint file, in evaluation mode, on the CPU.
 
     Args:
-        path: a best.ckpt or last.ckpt.
         model: the network to load the weights into, for a task composed in Python.
 
     Raises:
@@ -166,8 +153,7 @@ def build_network(checkpoint: Mapping[str, Any], model: nn.Module | None = None)
         model: the network to load the weights into, where the checkpoint does not describe one.
 
     Raises:
-        UserError: neither a description of the network nor `model`, or weights of another
-            architecture.
+        UserError: no description of the network, or weights of another architecture.
     """
     weights = {
         name.removeprefix("model.").replace("_orig_mod.", ""): tensor
@@ -192,10 +178,9 @@ def _construct(description: Mapping[str, Any], weights: Mapping[str, torch.Tenso
         # Built without memory first: a hostile description never allocates what it names.
         with torch.device("meta"):
             empty = checkpoint_files.construct(spec, "models", nn.Module, **overrides)
+        check_weights(empty, weights)
     except UserError as error:
         # A network that reads its own values while it is built cannot be built that way.
         if not isinstance(error.__cause__, NotImplementedError):
             raise
-    else:
-        check_weights(empty, weights)
     return checkpoint_files.construct(spec, "models", nn.Module, **overrides)

@@ -16,7 +16,6 @@ class Ensemble(nn.Module):
     Args:
         members: classifiers of images of the same size.
         classes: the order of the predictions; every member has been trained on all of them.
-        flip: predict the mirrored images too.
     """
 
     def __init__(self, members: Sequence[Classifier], classes: Sequence[str], flip: bool):
@@ -28,9 +27,10 @@ class Ensemble(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """float (N, C, H, W) from 0 to 1 -> logarithms of the mean probabilities (N, classes)."""
         views = [images, images.flip(3)] if self.flip else [images]
-        outputs = [
-            cast(Classifier, member).predict_log(view)[:, order]
-            for member, order in zip(self.members, self.orders, strict=True)
-            for view in views
-        ]
+        outputs = []
+        for member, order in zip(self.members, self.orders, strict=True):
+            net = cast(Classifier, member)
+            for view in views:
+                logits = net.model((view - net.mean) / net.std)
+                outputs.append(logits.float().log_softmax(1)[:, order])
         return torch.stack(outputs).logsumexp(0) - math.log(len(outputs))

@@ -1,9 +1,6 @@
-"""What the predictions on a split are worth and where they go wrong: metrics and tables.
+"""Metrics and tables from the predictions on a split and its confusion matrix."""
 
-These are functions of predictions and of a confusion matrix, without a network.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,16 +22,9 @@ def per_class(classes: Sequence[str], confusion: torch.Tensor) -> list[Row]:
     as in scikit-learn.
 
     Args:
-        classes: their names.
         confusion: int64 (num_classes, num_classes), numbers of images by (true, predicted) class.
     """
-    columns = zip(
-        classes,
-        confusion.diagonal().tolist(),
-        confusion.sum(1).tolist(),
-        confusion.sum(0).tolist(),
-        strict=True,
-    )
+    counts = torch.stack([confusion.diagonal(), confusion.sum(1), confusion.sum(0)], 1)
     return [
         {
             "class": name,
@@ -43,7 +33,7 @@ def per_class(classes: Sequence[str], confusion: torch.Tensor) -> list[Row]:
             "recall": correct / support if support else None,
             "f1": 2 * correct / (support + predicted) if support + predicted else 0.0,
         }
-        for name, correct, support, predicted in columns
+        for name, (correct, support, predicted) in zip(classes, counts.tolist(), strict=True)
     ]
 
 
@@ -54,10 +44,7 @@ def format_table(rows: Sequence[Row]) -> str:
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """The 95 % confidence interval of an accuracy (Wilson, 1927).
-
-    Unlike the normal interval it stays within 0..1 and holds for few images.
-    """
+    """The 95 % confidence interval of an accuracy (Wilson, 1927), within 0..1 for few images."""
     if total == 0:
         return 0.0, 1.0
     interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")
@@ -89,11 +76,7 @@ def calibration_bins(predictions: Predictions) -> list[Row]:
 
 
 def expected_calibration_error(bins: Sequence[Row]) -> float:
-    """Mean distance of accuracy from confidence, weighted by the images in a bin (Guo et al.).
-
-    Args:
-        bins: from `calibration_bins`.
-    """
+    """Mean distance of accuracy from confidence, weighted by the images in a bin (Guo et al.)."""
     filled = [row for row in bins if row["count"]]
     distances = [row["count"] * abs(row["accuracy"] - row["confidence"]) for row in filled]
     return sum(distances) / max(sum(row["count"] for row in filled), 1)
@@ -132,14 +115,8 @@ def confused_pairs(classes: Sequence[str], confusion: torch.Tensor, limit: int =
     pairs = []
     for cell, count in zip(cells.tolist(), wrong[cells].tolist(), strict=True):
         true, predicted = divmod(cell, len(classes))
-        pairs.append(
-            {
-                "true": classes[true],
-                "predicted": classes[predicted],
-                "count": count,
-                "fraction": count / support[true],
-            }
-        )
+        pair = {"true": classes[true], "predicted": classes[predicted]}
+        pairs.append(pair | {"count": count, "fraction": count / support[true]})
     return pairs
 
 
@@ -173,12 +150,7 @@ def write_tables(
 ) -> None:
     """Write per_class.csv, confusion.csv, calibration.csv, misclassified.csv and predictions.csv.
 
-    Args:
-        run: the folder.
-        split: `val` or `test`.
-        classes: their names.
-        evaluation: of the split.
-        names: gives the names of the images at int64 positions of the split.
+    `names` gives the names of the images at int64 positions of the split.
     """
     confusion, predictions = evaluation.confusion, evaluation.predictions
     rows = per_class(classes, confusion)
@@ -189,22 +161,22 @@ def write_tables(
     run.write_csv("calibration.csv", list(bins[0]), (list(row.values()) for row in bins))
     wrong = misclassified(predictions)
     header = ["image", "label", "prediction", "confidence", "label_probability"]
-    named = zip(_named(wrong, classes, names), wrong.true_probability.tolist(), strict=True)
-    run.write_csv("misclassified.csv", header, ([*row, p] for row, p in named))
+    columns = [*_columns(wrong, classes, names), wrong.true_probability.tolist()]
+    run.write_csv("misclassified.csv", header, zip(*columns, strict=True))
     header = ["image", "label", "prediction", "probability"]
-    run.write_csv("predictions.csv", header, _named(predictions, classes, names))
+    columns = _columns(predictions, classes, names)
+    run.write_csv("predictions.csv", header, zip(*columns, strict=True))
 
 
-def _named(
+def _columns(
     predictions: Predictions,
     classes: Sequence[str],
     names: Callable[[torch.Tensor], list[str]],
-) -> Iterator[tuple]:
-    """Rows of image name, true class, predicted class and its probability."""
-    return zip(
+) -> list[list]:
+    """Image name, true class, predicted class and its probability."""
+    return [
         names(predictions.positions),
         [classes[i] for i in predictions.labels.tolist()],
         [classes[i] for i in predictions.predicted.tolist()],
         predictions.confidence.tolist(),
-        strict=True,
-    )
+    ]

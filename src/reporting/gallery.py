@@ -41,38 +41,30 @@ def misclassified_gallery(
         probabilities, and `name`.
     """
     predictions = task.evaluations[split].predictions
-    wrong = misclassified(predictions)
+    wrong, total = misclassified(predictions), len(predictions.labels)
     shown = Predictions(*(column[:MAX_MISCLASSIFIED] for column in wrong))
-    note = _note(len(wrong.labels), len(predictions.labels), len(shown.labels))
-    if not len(shown.labels):
-        return {"note": note, "images": []}
+    count = len(shown.labels)
+    if not count:
+        return {"note": f"None of {total:,} images.", "images": []}
+    which = "the most confident first"
+    if count < len(wrong.labels):
+        which = f"here the {count} most confident"
     images = datamodule.images(split, shown.positions)
-    names = datamodule.names(split, shown.positions)
-    heat_maps: list[Markup | None] = [None] * len(images)
-    for i, heat_map in enumerate(_heat_maps(task, images, shown.predicted)):
-        heat_maps[i] = image_tag(heat_map, "Grad-CAM")
+    heat_maps = _heat_maps(task, images, shown.predicted)
     items = []
-    for i, name in enumerate(names):
+    for i, name in enumerate(datamodule.names(split, shown.positions)):
         prediction = task.classes[int(shown.predicted[i])]
-        items.append(
-            {
-                "image": image_tag(images[i], prediction),
-                "heat_map": heat_maps[i],
-                "label": task.classes[int(shown.labels[i])],
-                "label_probability": format_percent(float(shown.true_probability[i]), 2),
-                "prediction": prediction,
-                "confidence": format_percent(float(shown.confidence[i]), 2),
-                "name": f"image {name}" if name.isdigit() else name,
-            }
-        )
-    return {"note": note, "images": items}
-
-
-def _note(wrong: int, total: int, shown: int) -> str:
-    if not wrong:
-        return f"None of {total:,} images."
-    which = f"here the {shown} most confident" if shown < wrong else "the most confident first"
-    return f"{wrong:,} of {total:,} images, {which}."
+        item = {
+            "image": image_tag(images[i], prediction),
+            "heat_map": image_tag(heat_maps[i], "Grad-CAM") if i < len(heat_maps) else None,
+            "label": task.classes[int(shown.labels[i])],
+            "label_probability": format_percent(float(shown.true_probability[i]), 2),
+            "prediction": prediction,
+            "confidence": format_percent(float(shown.confidence[i]), 2),
+            "name": f"image {name}" if name.isdigit() else name,
+        }
+        items.append(item)
+    return {"note": f"{len(wrong.labels):,} of {total:,} images, {which}.", "images": items}
 
 
 def _heat_maps(
@@ -83,7 +75,7 @@ def _heat_maps(
     n is smaller than the number of images where a large network would take too long, and 0 for a
     network without feature maps.
     """
-    maps: list[torch.Tensor] = []
+    maps = [torch.empty(0, *images.shape[2:])]
     start = time.monotonic()
     batches = zip(images.split(HEAT_MAP_BATCH), targets.split(HEAT_MAP_BATCH), strict=True)
     try:
@@ -94,10 +86,8 @@ def _heat_maps(
             maps.append(grad_cam(task.model, inputs, classes.to(task.device)).cpu())
     except UserError as error:
         log.debug("No heat maps: %s", error.problem)
-    if not maps:
-        return images[:0]
     found = torch.cat(maps)
-    return overlay(to_rgb(images[: len(found)]), found)
+    return overlay(to_rgb(images[: len(found)]), found) if len(found) else images[:0]
 
 
 def training_samples(datamodule: ImageDataModule) -> dict[str, Any]:
@@ -107,10 +97,10 @@ def training_samples(datamodule: ImageDataModule) -> dict[str, Any]:
         `title`, which names the augmentation, and `images`: `image` (a tag) and `label`.
     """
     positions = torch.arange(min(MAX_SAMPLES, datamodule.sizes()["train"]))
-    labels = datamodule.labels("train")[positions].tolist()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         images = datamodule.augmented(positions)
+    labels = datamodule.labels("train")[positions].tolist()
     names = [datamodule.classes[label] for label in labels]
     items = [
         {"image": image_tag(image, name), "label": name}
@@ -123,9 +113,8 @@ def _augmentation(datamodule: ImageDataModule) -> str:
     transform: Any = datamodule.augment
     if isinstance(transform, PerImage):
         transform = transform.transform
-    text = "without augmentation"
-    if transform is not None:
-        text = f"augmented by {type(transform).__name__}"
+    augmented = f"augmented by {type(transform).__name__}"
+    text = "without augmentation" if transform is None else augmented
     mixing = {"MixUp": datamodule.mixup, "CutMix": datamodule.cutmix}
     names = " or ".join(name for name, alpha in mixing.items() if alpha)
     return f"{text}; then {names} within each batch" if names else text
@@ -133,9 +122,8 @@ def _augmentation(datamodule: ImageDataModule) -> str:
 
 def image_tag(image: torch.Tensor, text: str) -> Markup:
     """uint8 (C, H, W) -> an `<img>` element that contains the image."""
-    small = max(image.shape[1:]) <= PIXELATED_SIDE
-    pixels = to_rgb(image[None])[0].permute(1, 2, 0).contiguous().numpy()
-    thumbnail = Image.fromarray(pixels)
+    thumbnail = Image.fromarray(to_rgb(image[None])[0].permute(1, 2, 0).contiguous().numpy())
+    small = max(thumbnail.size) <= PIXELATED_SIDE
     thumbnail.thumbnail((MAX_SIDE, MAX_SIDE))
     buffer = io.BytesIO()
     kind = "png" if small else "jpeg"

@@ -1,11 +1,8 @@
-"""Grad-CAM: which parts of an image raise the score of a class.
-
-Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
-Localization, 2017.
-"""
+"""Grad-CAM (Selvaraju et al., 2017): which parts of an image raise the score of a class."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,17 +23,16 @@ def grad_cam(model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> t
     """Heat maps of how much each place of an image raises the logit of a class.
 
     The feature map is the last one of the network that is not the output of a pooling layer and
-    has more than one place. It is found during the forward pass, so any convolutional network
-    works unchanged. The network runs in evaluation mode and keeps its modes and gradients.
+    has more than one place, found during the forward pass. The network runs in evaluation mode
+    and keeps its modes and gradients.
 
     Args:
-        model: (N, C, H, W) normalized float images -> (N, num_classes) logits.
-        images: (N, C, H, W), normalized.
+        images: float (N, C, H, W), normalized.
         targets: int64 (N,), the class to explain for each image.
 
     Returns:
-        float (N, H, W) from 0 to 1, where 1 is the strongest place of the image; all 0 where no
-        place raises the logit.
+        float (N, H, W) from 0 to 1, the strongest place of the image; all 0 where no place raises
+        the logit.
 
     Raises:
         UserError: the network has no feature map with more than one place.
@@ -65,10 +61,9 @@ def _last_map(model: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
     """In evaluation mode, collect the last feature map of a forward pass under the key `map`."""
     found: dict[str, torch.Tensor] = {}
 
-    def keep(module: nn.Module, inputs: tuple, output: object) -> None:
-        if not isinstance(output, torch.Tensor) or output.ndim != 4:
-            return
-        if output.shape[2:].numel() == 1:
+    def keep(module: nn.Module, inputs: tuple, output: Any) -> None:
+        is_map = isinstance(output, torch.Tensor) and output.ndim == 4
+        if not is_map or output.shape[2:].numel() == 1:
             return
         if isinstance(module, POOLING):
             found["pooled"] = output
@@ -88,15 +83,7 @@ def _last_map(model: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
 
 
 def overlay(images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    """Heat maps over images: red where they are 1, then yellow and green, no colour where 0.
-
-    Args:
-        images: uint8 (N, 3, H, W).
-        maps: (N, h, w) from 0 to 1; they are resized to the size of the images.
-
-    Returns:
-        uint8 (N, 3, H, W).
-    """
+    """uint8 images (N, 3, H, W) with heat maps (N, h, w): red at 1, then yellow, none at 0."""
     heat = F.interpolate(maps[:, None], images.shape[-2:], mode="bilinear", align_corners=False)
     # The heat, in quarters, at which red, green and blue are strongest.
     peaks = torch.tensor([3.0, 2.0, 1.0], device=heat.device).view(1, 3, 1, 1)

@@ -2,12 +2,10 @@
 
 import logging
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
@@ -16,17 +14,10 @@ from ..datamodules.base import ImageDataModule
 from ..runs.files import read_json, write_text
 from ..tasks.classification import ClassificationTask
 from ..tasks.metrics import Evaluation
-from . import plots, sections
-from .analysis import (
-    calibration_bins,
-    confused_pairs,
-    expected_calibration_error,
-    most_confused_classes,
-    per_class,
-)
+from . import analysis, plots, sections
 from .gallery import misclassified_gallery, training_samples
 from .plot_style import DARK, LIGHT, to_png, to_svg
-from .text import format_number, format_percent
+from .text import format_duration, format_number, format_percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,23 +45,19 @@ def write_report(
         folder: of a run or an evaluation, which may have failed or been interrupted.
         title: of the page; empty takes the names of model and data in the config.
         task: evaluated on `split`; one without `evaluations` leaves those sections out.
-        datamodule: set up for `split`.
-        split: `test` or `val`.
         show_samples: show training images as they are augmented.
     """
-    start = time.monotonic()
     try:
-        page = _read_folder(Path(folder), title)
+        page = _read_folder(folder, title)
         evaluation = getattr(task, "evaluations", {}).get(split)
         if task is not None and evaluation is not None:
             page["classes"] = _class_section(folder, split, task.classes, evaluation)
             if datamodule is not None:
                 page["misclassified"] = misclassified_gallery(task, datamodule, split)
                 page["samples"] = training_samples(datamodule) if show_samples else None
-        write_text(Path(folder) / "report.html", _render("report.html.jinja", page))
+        _render(folder / "report.html", "report.html.jinja", page)
     except Exception:
         log.warning("report.html could not be written.", exc_info=True)
-    log.debug("report.html took %.2f s.", time.monotonic() - start)
 
 
 def _read_folder(folder: Path, title: str) -> dict[str, Any]:
@@ -86,7 +73,8 @@ def _read_folder(folder: Path, title: str) -> dict[str, Any]:
         "title": title or " on ".join(filter(None, names)) or folder.name,
         "subtitle": ", ".join(filter(None, state)),
         "error": results.get("error"),
-        "cards": sections.metric_cards(results, config.get("metrics") or []),
+        "results": results,
+        "extra_metrics": list(config.get("metrics") or []),
         "curves": [(name, _save(folder, name, figure)) for name, figure in curves],
         "classes": None,
         "misclassified": None,
@@ -101,6 +89,7 @@ def _save(folder: Path, title: str, figure: Figure) -> str:
     """Write a plot as a PNG file into the folder; returns it as SVG."""
     name = re.sub(r"[^\w.-]+", "_", title.lower())[:100]
     to_png(figure, folder / "plots" / f"{name}.png")
+    figure.set_layout_engine("none")  # all has found its place
     return to_svg(figure, title)
 
 
@@ -109,39 +98,35 @@ def _class_section(
 ) -> dict[str, Any]:
     """Plots and tables of the classes, limited to what can be read, with notes that say so."""
     confusion = evaluation.confusion
-    bins = calibration_bins(evaluation.predictions)
-    rows = per_class(classes, confusion)
+    bins = analysis.calibration_bins(evaluation.predictions)
+    rows = analysis.per_class(classes, confusion)
     rows_note = matrix_note = ""
-    if len(rows) > MAX_BARS:
+    chosen = list(range(len(classes)))
+    if len(classes) > MAX_BARS:
         rows_note = f"the worst of {len(classes):,} classes; all are in per_class.csv"
         # Classes without images come last.
         rows.sort(key=lambda row: (row["recall"] is None, row["recall"]))
-    chosen = list(range(len(classes)))
     if len(classes) > MAX_MATRIX_CLASSES:
-        chosen = most_confused_classes(confusion, MAX_MATRIX_CLASSES)
-        matrix_note = f"the {len(chosen)} most confused of {len(classes):,} classes"
-        matrix_note += "; all are in confusion.csv"
-    bars = plots.class_bars(rows[:MAX_BARS])
-    matrix = _matrix(classes, confusion, chosen)
-    reliability = plots.reliability_diagram(bins)
+        chosen = analysis.most_confused_classes(confusion, MAX_MATRIX_CLASSES)
+        which = f"the {len(chosen)} most confused of {len(classes):,} classes"
+        matrix_note = f"{which}; all are in confusion.csv"
+    matrix = plots.confusion_matrix(
+        [classes[i] for i in chosen],
+        confusion[chosen][:, chosen],
+        confusion[chosen].sum(1),  # with the images predicted as classes not chosen
+    )
     return {
         "title": f"{split}, {len(evaluation.predictions.labels):,} images",
-        "bars": _save(folder, "Recall and precision", bars),
+        "bars": _save(folder, "Recall and precision", plots.class_bars(rows[:MAX_BARS])),
         "rows": rows[:MAX_ROWS],
         "rows_note": rows_note,
         "matrix": _save(folder, "Confusion matrix", matrix),
         "matrix_note": matrix_note,
         "matrix_width": 20 * len(chosen) + 90,
-        "pairs": confused_pairs(classes, confusion),
-        "reliability": _save(folder, "Reliability diagram", reliability),
-        "calibration_error": f"{expected_calibration_error(bins):.4f}",
+        "pairs": analysis.confused_pairs(classes, confusion),
+        "reliability": _save(folder, "Reliability diagram", plots.reliability_diagram(bins)),
+        "calibration_error": f"{analysis.expected_calibration_error(bins):.4f}",
     }
-
-
-def _matrix(classes: Sequence[str], confusion: torch.Tensor, chosen: list[int]) -> Figure:
-    names = [classes[i] for i in chosen]
-    support = confusion[chosen].sum(1)  # with the images predicted as classes not chosen
-    return plots.confusion_matrix(names, confusion[chosen][:, chosen], support)
 
 
 def write_sweep_page(
@@ -156,19 +141,11 @@ def write_sweep_page(
 ) -> None:
     """Write `<kind>.html`, and its plots as `plots/*.png`, into the folder of a sweep or search.
 
-    Values are shown by `format_number`, missing ones are empty.
-
     Args:
-        folder: of the sweep; the page is named after it.
-        kind: `sweep` or `search`.
-        status_line: how many jobs there are in each state.
         running: the page reloads itself every ten seconds.
-        jobs: a row for each job, the best first, with the columns in the order to show. A column
-            `job` (its folder, relative to `folder`) becomes a link to its report, `status` colours
-            the row, and texts in a column `error` are listed below the table.
-        groups: means over the repetitions of a setting, or None.
-        repeated: the keys that repeat a setting, such as `seed`.
-        figures: plots with their titles, shown first.
+        jobs: the columns in the order to show. A column `job` (a folder in `folder`) becomes a
+            link to its report, `status` colours the row, texts in `error` follow the table.
+        groups: means over the repetitions of a setting by the keys `repeated`, such as `seed`.
     """
     page = {
         "kind": kind,
@@ -181,7 +158,7 @@ def write_sweep_page(
         "repeated": repeated,
         "plots": [(title, _save(folder, title, figure)) for title, figure in figures],
     }
-    write_text(folder / f"{kind}.html", _render("sweep.html.jinja", page))
+    _render(folder / f"{kind}.html", "sweep.html.jinja", page)
 
 
 def _records(table: "pd.DataFrame") -> list[dict[str, Any]]:
@@ -189,14 +166,16 @@ def _records(table: "pd.DataFrame") -> list[dict[str, Any]]:
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
-def _render(template: str, page: dict[str, Any]) -> str:
-    templates = Path(__file__).parent / "templates"
+def _render(path: Path, template: str, page: dict[str, Any]) -> None:
     environment = Environment(
-        loader=FileSystemLoader(templates),
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"number": format_number, "percent": format_percent}
-    return environment.get_template(template).render(light=LIGHT, dark=DARK, **page)
+    environment.filters["number"] = format_number
+    environment.filters["percent"] = format_percent
+    environment.filters["duration"] = format_duration
+    page = page | {"light": LIGHT, "dark": DARK}
+    write_text(path, environment.get_template(template).render(page))

@@ -5,17 +5,19 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.transforms import IdentityTransform
 from torch.nn import functional as F
+from torchvision.utils import make_grid
 
-from .plot_style import FAINT, TEXT, default_style, text_width, to_array
+from .plot_style import FAINT, TEXT, default_style, to_array
 from .text import shorten
 
 GREEN, RED = "#188038", "#c5221f"
-GRID_WIDTH = 432  # narrow: TensorBoard shows images some 300 pixels wide
-MIN_SIDE, MAX_SIDE = 56, 96  # of an image in a grid
-MAP_SIDE = 64  # of a feature map
+COLUMNS = 4  # few: TensorBoard shows images some 300 pixels wide
+SIDE, MAP_SIDE = 96, 64  # of an image in a grid, and of a feature map
+COLUMN = SIDE + 8
+LETTERS = 14  # fit into a column
 LINE_HEIGHT = 17
-MIN_COLUMN = 84  # wide enough for eleven letters
 DPI = 72  # a unit of a plot is a pixel
 
 
@@ -26,27 +28,12 @@ def to_rgb(images: torch.Tensor) -> torch.Tensor:
     """
     images = images.cpu()
     if images.dtype != torch.uint8:
-        images = _scale(images.float(), dims=(1, 2, 3))
+        images = images.float()
+        low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+        images = ((images - low) / (high - low).clamp(min=1e-12) * 255).nan_to_num().byte()
     if images.shape[1] != 3:
-        images = images.float().mean(1, keepdim=True).round().to(torch.uint8)
+        images = images.float().mean(1, keepdim=True).round().byte()
     return images.expand(-1, 3, -1, -1)
-
-
-def _scale(values: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:
-    """uint8: black for the smallest value over `dims`, white for the largest."""
-    low, high = values.amin(dims, keepdim=True), values.amax(dims, keepdim=True)
-    return ((values - low) / (high - low).clamp(min=1e-12) * 255).nan_to_num().byte()
-
-
-def _resize(images: torch.Tensor, smallest: int, largest: int) -> torch.Tensor:
-    """Bring the longer side between two bounds: enlarged by a whole factor, or averaged."""
-    height, width = images.shape[2:]
-    side = max(height, width)
-    if side > largest:
-        size = [max(1, round(length * largest / side)) for length in (height, width)]
-        return F.interpolate(images.float(), size, mode="area").round().byte()
-    factor = -(-smallest // side)
-    return images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 
 
 @default_style()
@@ -60,33 +47,35 @@ def image_grid(
         names: N true classes.
         predictions: N predicted classes.
     """
-    tiles = _resize(to_rgb(images), MIN_SIDE, MAX_SIDE)
-    height, width = tiles.shape[2:]
-    column = max(MIN_COLUMN, width + 8)
-    columns = min(len(tiles), GRID_WIDTH // column)
+    lines = 1 if predictions is None else 2
     head = 0 if predictions is None else LINE_HEIGHT + 4
-    row = height + (1 if predictions is None else 2) * LINE_HEIGHT + 12
-    sheet = torch.full((head + -(-len(tiles) // columns) * row + 8, columns * column + 8, 3), 255)
-    figure = Figure(figsize=(sheet.shape[1] / DPI, sheet.shape[0] / DPI), dpi=DPI)
+    row = SIDE + lines * LINE_HEIGHT + 12
+    tiles = F.pad(_square(images, SIDE), (4, 4, 8, row - SIDE - 8), value=255)
+    sheet = make_grid(tiles, COLUMNS, padding=0, pad_value=255)
+    sheet = F.pad(sheet, (0, 0, head, 8), value=255)
+    height, width = sheet.shape[1:]
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    figure.figimage(sheet.permute(1, 2, 0).numpy())
 
     def write(x: float, y: float, text: str, colour: str, anchor: str = "center") -> None:
-        figure.text(x / sheet.shape[1], 1 - y / sheet.shape[0], text, color=colour, ha=anchor)
+        at = IdentityTransform()  # pixels from the lower left
+        figure.text(x, height - y, text, color=colour, ha=anchor, transform=at)
 
     if predictions is not None:
         write(8, 16, "true class, and predicted: green if correct", FAINT, "left")
-    longest = int((column - 4) / text_width("x"))
-    for i, tile in enumerate(tiles):
-        left = 4 + (i % columns) * column
-        top = head + 8 + (i // columns) * row
-        inset = left + (column - width) // 2
-        sheet[top : top + height, inset : inset + width] = tile.permute(1, 2, 0)
-        middle, bottom = left + column / 2, top + height + LINE_HEIGHT - 3
-        write(middle, bottom, shorten(names[i], longest), TEXT)
+    for i, name in enumerate(names):
+        x = (i % COLUMNS + 0.5) * COLUMN
+        y = head + i // COLUMNS * row + SIDE + LINE_HEIGHT + 5
+        write(x, y, shorten(name, LETTERS), TEXT)
         if predictions is not None:
-            colour = GREEN if predictions[i] == names[i] else RED
-            write(middle, bottom + LINE_HEIGHT, shorten(predictions[i], longest), colour)
-    figure.figimage(sheet.byte().numpy())
+            colour = GREEN if predictions[i] == name else RED
+            write(x, y + LINE_HEIGHT, shorten(predictions[i], LETTERS), colour)
     return to_array(figure, DPI)
+
+
+def _square(images: torch.Tensor, side: int) -> torch.Tensor:
+    """uint8 (N, 3, side, side), averaged or enlarged."""
+    return F.interpolate(to_rgb(images).float(), (side, side), mode="area").round().byte()
 
 
 def feature_maps(images: torch.Tensor, maps: torch.Tensor, limit: int = 8) -> np.ndarray:
@@ -97,14 +86,8 @@ def feature_maps(images: torch.Tensor, maps: torch.Tensor, limit: int = 8) -> np
         maps: float (N, channels, h, w); each is shown from black at its smallest value to white.
         limit: number of maps shown.
     """
-    shown = _scale(maps[:, :limit].float().cpu(), dims=(2, 3))
-    size = (MAP_SIDE, MAP_SIDE)
-    tiles = torch.cat(
-        [
-            F.interpolate(to_rgb(images), size)[:, None],
-            F.interpolate(shown, size)[:, :, None].expand(-1, -1, 3, -1, -1),
-        ],
-        1,
-    )
-    framed = F.pad(tiles, (2, 2, 2, 2), value=255)  # (N, 1 + maps, 3, H, W)
-    return framed.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1).numpy()
+    maps = maps[:, :limit]
+    shown = _square(maps.flatten(0, 1)[:, None], MAP_SIDE).unflatten(0, maps.shape[:2])
+    rows = torch.cat([_square(images, MAP_SIDE)[:, None], shown], 1)
+    grid = make_grid(rows.flatten(0, 1), rows.shape[1], padding=4, pad_value=255)
+    return grid.permute(1, 2, 0).numpy()

@@ -18,151 +18,106 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
-from matplotlib.ticker import MaxNLocator
-from rich.cells import cell_len
 
 from ..runs.files import atomic_write
 
 WIDTH = 400
-FONT_SIZE = 11
 PNG_DPI = 144  # two pixels for each unit
 # Colours by name. Plots are drawn in the light ones; an SVG in a page refers to their names, so
 # that the dark mode of the page reaches it. Blue and orange differ for colour-blind people too.
-LIGHT = {
-    "text": "#1c2430",
-    "faint": "#667085",
-    "line": "#d9dee6",
-    "bg": "#fffffe",
-    "blue": "#0b6bb5",
-    "orange": "#c2500a",
-    "on-colour": "#fffffd",
+COLOURS = {  # light and dark
+    "text": ("#1c2430", "#e6eaf0"),
+    "faint": ("#667085", "#98a2b3"),
+    "line": ("#d9dee6", "#343c49"),
+    "bg": ("#fffffe", "#171b21"),
+    "blue": ("#0b6bb5", "#5cb3f5"),
+    "orange": ("#c2500a", "#f0964f"),
+    "on-colour": ("#fffffd", "#0d1117"),
 }
-DARK = {
-    "text": "#e6eaf0",
-    "faint": "#98a2b3",
-    "line": "#343c49",
-    "bg": "#171b21",
-    "blue": "#5cb3f5",
-    "orange": "#f0964f",
-    "on-colour": "#0d1117",
-}
+LIGHT, DARK = ({name: pair[i] for name, pair in COLOURS.items()} for i in (0, 1))
 TEXT, FAINT, LINE, BLUE, ORANGE = (LIGHT[n] for n in ("text", "faint", "line", "blue", "orange"))
 # Fonts for names in any script, tried in this order where they are installed.
-FONTS = (
-    "DejaVu Sans",
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "Microsoft YaHei",
-    "PingFang SC",
-    "Arial Unicode MS",
-)
+FONTS = ["DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "PingFang SC"]
+FONTS += ["Arial Unicode MS"]
+STYLE: dict[Any, Any] = {
+    "font.size": 11,
+    "text.color": TEXT,
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "figure.dpi": 72,
+    "figure.constrained_layout.use": True,
+    "axes.facecolor": "none",
+    "axes.axisbelow": True,
+    "axes.labelcolor": FAINT,
+    "grid.color": LINE,
+    "grid.linewidth": 1,
+    "lines.linewidth": 2,
+    "legend.frameon": False,
+    "legend.borderpad": 0,
+    "legend.handlelength": 1.5,
+    "legend.handletextpad": 0.5,
+    "legend.columnspacing": 1.5,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "plots",  # the same plot gives the same file
+}
+STYLE |= {f"axes.spines.{side}": False for side in ("left", "right", "top", "bottom")}
+STYLE |= {f"{axis}tick.color": FAINT for axis in "xy"}
+STYLE |= {f"{axis}tick.{kind}.size": 0 for axis in "xy" for kind in ("major", "minor")}
 
 
 @contextmanager
 def default_style() -> Iterator[None]:
-    """matplotlib's defaults with a few changes, whatever the style of the calling program is."""
+    """matplotlib's defaults with the changes of `STYLE`, independent of the calling program."""
     installed = {font.name for font in fontManager.ttflist}
     with matplotlib.rc_context(), warnings.catch_warnings():
         # In pages the browser finds a font; elsewhere a box stands for a missing character.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {
-                "font.family": [name for name in FONTS if name in installed],
-                "font.size": FONT_SIZE,
-                "text.parse_math": False,  # a dollar sign in a name is a dollar sign
-                "svg.fonttype": "none",  # text stays text
-                "svg.hashsalt": "plots",  # the same plot gives the same file
-            }
-        )
+        matplotlib.rcParams.update(STYLE)
+        matplotlib.rcParams["font.family"] = [name for name in FONTS if name in installed]
         yield
 
 
-def new_figure(
-    height: float, left: float, right: float, top: float, bottom: float, width: float = WIDTH
-) -> tuple[Figure, Axes]:
-    """A figure with one axes: no frame, no tick lines, faint labels.
-
-    Args:
-        height: of the figure, in units.
-        left: margin beside the axes, for the labels; as are `right`, `top` and `bottom`.
-        width: of the figure.
-    """
-    figure = Figure(figsize=(width / 72, height / 72), dpi=72)
-    return figure, add_axes(figure, left, right, top, bottom)
-
-
-def add_axes(figure: Figure, left: float, right: float, top: float, bottom: float) -> Axes:
-    """Axes with these margins around them, in units."""
-    width, height = (72 * inches for inches in figure.get_size_inches())
-    box = (left / width, bottom / height)
-    axes = figure.add_axes((*box, 1 - (left + right) / width, 1 - (top + bottom) / height))
-    axes.set_axisbelow(True)
-    axes.tick_params(which="both", length=0, pad=6, labelcolor=FAINT)
-    axes.patch.set_visible(False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    return axes
-
-
-def add_grid(axes: Axes, axis: Any = "y") -> None:
-    """Grid lines across one axis."""
-    axes.grid(axis=axis, color=LINE, linewidth=1)
-
-
-def add_legend(axes: Axes, **options: Any) -> None:
-    """A legend in one line above the axes."""
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=4,
-        frameon=False,
-        labelcolor=TEXT,
-        borderpad=0.3,
-        borderaxespad=0,
-        columnspacing=1.5,
-        handletextpad=0.5,
-        **options,
-    )
-
-
-def write(axes: Axes, text: str, at: tuple, offset: tuple[float, float], **options: Any) -> None:
-    """Text beside a point of the axes, `offset` units away from it."""
-    axes.annotate(
-        text, at, offset, textcoords="offset points", color=TEXT, annotation_clip=False, **options
-    )
-
-
-def format_values(axes: Axes, fractions: bool) -> None:
-    """Few labels on the vertical axis, as percentages where the values are fractions."""
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-    if fractions:
-        low, high = axes.get_ylim()
-        axes.set_ylim(max(low, 0), min(high, 1.02))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}\N{NO-BREAK SPACE}%")
-    else:
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
+def new_figure(height: float, width: float = WIDTH, **grid: Any) -> tuple[Figure, Any]:
+    """A figure of this size in units, and the axes that `Figure.subplots` makes of `grid`."""
+    figure = Figure(figsize=(width / 72, height / 72))
+    return figure, figure.subplots(**grid)
 
 
 def empty_figure() -> Figure:
     """What stands in the place of a plot without values."""
-    figure, axes = new_figure(60, 0, 0, 0, 0)
+    figure, axes = new_figure(60)
     axes.text(0.5, 0.5, "no values recorded", color=FAINT, ha="center", va="center")
     axes.set_axis_off()
     return figure
 
 
-def text_width(text: str) -> float:
-    """About how wide a text is, in units: layout does not depend on the fonts of the machine."""
-    return 0.63 * FONT_SIZE * cell_len(text)
+def percent(fraction: float, position: float) -> str:
+    """The label of a tick: 0.125 -> 12.5 %."""
+    return f"{100 * fraction:.4g}\N{NO-BREAK SPACE}%"
+
+
+def finish(axes: Axes, xlabel: str, fractions: bool = False) -> None:
+    """Add the legend, the grid and few labels on the vertical axis; fractions are percentages."""
+    axes.set_xlabel(xlabel)
+    axes.locator_params(axis="y", nbins=5)
+    axes.yaxis.set_major_formatter(percent if fractions else "{x:.4g}")
+    if fractions:
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, 0), min(high, 1.02))
+    axes.grid(axis="y")
+    add_legend(axes)
+
+
+def add_legend(axes: Axes, reverse: bool = False) -> None:
+    """A legend in one line above the axes, where there are labels."""
+    if axes.get_legend_handles_labels()[1]:
+        axes.figure.legend(loc="outside upper left", ncols=4, reverse=reverse)
 
 
 def to_svg(figure: Figure, label: str) -> Markup:
     """A figure as an `<svg>` element for a page that defines the colours as CSS variables.
 
-    Args:
-        figure: drawn in the colours `LIGHT`.
-        label: what is drawn, for people who cannot see it.
+    `label` says what is drawn, for people who cannot see it.
     """
     file = io.StringIO()
     with default_style():

@@ -7,12 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from rich.cells import cell_len
 
 from .image_grid import feature_maps as feature_maps
 from .image_grid import image_grid as image_grid
@@ -24,20 +23,15 @@ from .plot_style import (
     ORANGE,
     TEXT,
     WIDTH,
-    add_axes,
-    add_grid,
     add_legend,
     default_style,
-    empty_figure,
-    format_values,
+    finish,
     new_figure,
-    text_width,
-    write,
+    percent,
 )
 from .text import format_percent, shorten
 
 Points = Sequence[tuple[float, float]]
-BAR_HEIGHT = 18  # of the row of a class, in units
 NAME_WIDTH = 13  # of a class, in characters
 MAX_COUNTED = 30  # classes up to which a confusion matrix shows numbers
 MAX_NAMED = 60  # classes up to which it shows names
@@ -47,56 +41,41 @@ MAX_NAMED = 60  # classes up to which it shows names
 def learning_curve(
     series: Mapping[str, Points], best: float | None = None, fractions: bool = False
 ) -> Figure:
-    """Values by epoch: the first series is solid, the second one dashed.
+    """(epoch, value) pairs by name: the first series is solid, the second one dashed.
 
     Args:
-        series: (epoch, value) pairs by name; values that are not finite are left out.
         best: the best epoch, which is marked.
         fractions: show the values as percentages.
     """
-    finite = {name: [(x, y) for x, y in ps if math.isfinite(y)] for name, ps in series.items()}
-    finite = {name: points for name, points in finite.items() if points}
-    if not finite:
-        return empty_figure()
-    figure, axes = new_figure(230, left=48, right=12, top=26, bottom=40)
-    styles = ((BLUE, "solid"), (ORANGE, (0, (4, 2))))
-    for (name, points), (colour, dashes) in zip(finite.items(), styles, strict=False):
+    figure, axes = new_figure(230)
+    styles = ((BLUE, "-"), (ORANGE, "--"))
+    for (name, points), (colour, dashes) in zip(series.items(), styles, strict=False):
         marker = "o" if len(points) <= 40 else None
-        xs, ys = zip(*points, strict=True)
-        axes.plot(xs, ys, color=colour, linestyle=dashes, marker=marker, ms=3.5, lw=2, label=name)
+        epochs, values = np.reshape(points, (-1, 2)).T
+        axes.plot(epochs, values, dashes, color=colour, marker=marker, ms=4, label=name)
     if best is not None:
-        axes.axvline(best, color=FAINT, lw=1.5, linestyle=(0, (1, 2)), zorder=0, label="best epoch")
+        axes.axvline(best, color=FAINT, lw=1.5, linestyle=":", zorder=0, label="best epoch")
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-    axes.set_xlabel("epoch", color=FAINT)
-    format_values(axes, fractions)
-    add_grid(axes)
-    add_legend(axes, handlelength=2)
+    finish(axes, "epoch", fractions)
     return figure
 
 
 @default_style()
 def class_bars(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """The recall of each class as a bar and its precision as a tick across it.
-
-    Args:
-        rows: from `analysis.per_class`.
-    """
-    height = BAR_HEIGHT * len(rows) + 50
-    figure, axes = new_figure(height, left=112, right=56, top=24, bottom=26)
+    """The recall of each class (`analysis.per_class`) as a bar, its precision as a tick."""
+    figure, axes = new_figure(18 * len(rows) + 50)
     places = range(len(rows))
     recalls = [row["recall"] or 0.0 for row in rows]
     precisions = [row["precision"] for row in rows]
     axes.barh(places, recalls, height=0.72, color=BLUE, alpha=0.8, label="recall")
     axes.plot(precisions, places, "|", color=ORANGE, ms=15, mew=3, clip_on=False, label="precision")
     for place, row in enumerate(rows):
-        write(axes, format_percent(row["recall"]), (1, place), (9, 0), va="center")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xticks([0, 0.5, 1], [format_percent(x, 0) for x in (0, 0.5, 1)])
-    axes.set_yticks(places, [shorten(row["class"], NAME_WIDTH) for row in rows])
-    axes.tick_params("y", labelcolor=TEXT)
-    add_grid(axes, "x")
-    add_legend(axes, handlelength=1.2, reverse=True)
+        axes.text(1.04, place, format_percent(row["recall"]), va="center_baseline")
+    axes.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), xticks=[0, 0.5, 1])
+    axes.set_yticks(places, [shorten(row["class"], NAME_WIDTH) for row in rows], color=TEXT)
+    axes.xaxis.set_major_formatter(percent)
+    axes.grid(axis="x")
+    add_legend(axes, reverse=True)
     return figure
 
 
@@ -109,31 +88,36 @@ def confusion_matrix(
     Up to 60 classes have names, up to 30 also numbers; more than that would be unreadable.
 
     Args:
-        classes: the classes that are shown.
-        counts: int64 (true, predicted) of them.
-        support: int64, the images of each of them, including those predicted as classes that
-            are not shown; the sums of `counts` by default.
+        counts: int64 (true, predicted).
+        support: int64, the images of each class, with those predicted as classes that are not
+            shown; the sums of `counts` by default.
     """
     n = len(classes)
     support = counts.sum(1) if support is None else support
     opacity = _shade(counts / support.clamp(min=1)[:, None])
-    longest = max(map(cell_len, classes)) if n <= MAX_NAMED else 0
-    name_width = text_width("x" * min(longest, NAME_WIDTH))
-    left = 12 + name_width
-    top = 34 + 0.82 * name_width  # the names above are turned by 55 degrees
-    side = _cell_side(n, left)
-    right = max(WIDTH - left - side * n, 0.57 * name_width - side / 2 + 4, 4)
-    width, height = left + side * n + right, top + side * n + 4
-    figure, axes = new_figure(height, left, right, top, 4, width)
-    axes.pcolormesh(_cell_colours(opacity), edgecolors=LINE if n <= MAX_NAMED else "none", lw=1)
-    axes.set_ylim(n, 0)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    figure.text(4 / width, 1 - 13 / height, "predicted across, true down", color=FAINT)
-    if longest:
-        _write_classes(axes, classes)
+    width = min(max(WIDTH, (23 if n <= MAX_COUNTED else 13) * n + 100), 860)
+    figure, axes = new_figure(2 * width, width)
+    rgb = torch.tensor([to_rgb(ORANGE), to_rgb(BLUE)])[torch.eye(n, dtype=torch.long)]
+    edges = LINE if n <= MAX_NAMED else "none"
+    axes.pcolormesh(torch.cat([rgb, opacity[..., None]], 2), edgecolors=edges, lw=1)
+    axes.set(xlim=(0, max(n, 6)), ylim=(n, 0), xticks=[], yticks=[], aspect="equal", anchor="NW")
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel("predicted across, true down", loc="left", labelpad=8)
+    if n <= MAX_NAMED:
+        middles = [i + 0.5 for i in range(n)]
+        names = [shorten(name, NAME_WIDTH) for name in classes]
+        axes.set_yticks(middles, names, color=TEXT)
+        turned = {"rotation": 55, "ha": "left", "rotation_mode": "anchor"}
+        axes.set_xticks(middles, names, color=TEXT, **turned)
     if n <= MAX_COUNTED:
-        _write_counts(axes, counts, opacity)
+        for true, predicted in counts.nonzero().tolist():
+            count = int(counts[true, predicted])
+            text = f"{count:,}" if count < 10_000 else f"{count / 1000:.0f}k"
+            colour = LIGHT["on-colour"] if opacity[true, predicted] > 0.6 else TEXT
+            axes.text(predicted + 0.5, true + 0.53, text, color=colour, ha="center", va="center")
+    figure.draw_without_rendering()  # square cells and the names decide on the height
+    figure.set_figheight(axes.get_tightbbox().height / 72 + 0.15)
     return figure
 
 
@@ -143,64 +127,25 @@ def _shade(fractions: torch.Tensor) -> torch.Tensor:
     return torch.where(torch.eye(len(fractions), dtype=torch.bool), fractions, opacity)
 
 
-def _cell_side(n: int, left: float) -> float:
-    if n <= MAX_COUNTED:
-        return min(max((WIDTH - left - 24) / n, 23), 60)
-    return 13 if n <= MAX_NAMED else max(700 / n, 0.75)
-
-
-def _cell_colours(opacity: torch.Tensor) -> torch.Tensor:
-    """RGBA, float (true, predicted, 4)."""
-    n = len(opacity)
-    rgb = torch.tensor([to_rgb(ORANGE), to_rgb(BLUE)])[torch.eye(n, dtype=torch.long)]
-    return torch.cat([rgb, opacity[..., None]], 2)
-
-
-def _write_classes(axes: Axes, classes: Sequence[str]) -> None:
-    names = [shorten(name, NAME_WIDTH) for name in classes]
-    middles = [i + 0.5 for i in range(len(names))]
-    axes.set_yticks(middles, names)
-    axes.tick_params("y", labelcolor=TEXT)
-    for middle, name in zip(middles, names, strict=True):
-        write(axes, name, (middle, 0), (0, 5), rotation=55, rotation_mode="anchor")
-
-
-def _write_counts(axes: Axes, counts: torch.Tensor, opacity: torch.Tensor) -> None:
-    for true, predicted in counts.nonzero().tolist():
-        count = int(counts[true, predicted])
-        colour = LIGHT["on-colour"] if opacity[true, predicted] > 0.6 else TEXT
-        text = f"{count:,}" if count < 10_000 else f"{count / 1000:.0f}k"
-        axes.text(predicted + 0.5, true + 0.53, text, color=colour, ha="center", va="center")
-
-
 @default_style()
 def reliability_diagram(bins: Sequence[Mapping[str, Any]]) -> Figure:
-    """Accuracy against mean confidence in each bin, and below it the images in the bin.
-
-    Args:
-        bins: from `analysis.calibration_bins`.
-    """
-    figure, axes = new_figure(310, left=48, right=18, top=26, bottom=98)
-    below = add_axes(figure, left=48, right=18, top=222, bottom=40)
-    for row in bins:
-        middle, width = (row["low"] + row["high"]) / 2, 0.92 * (row["high"] - row["low"])
-        below.bar(middle, row["count"], width, color=BLUE, alpha=0.4)
-        if row["count"]:
-            axes.bar(middle, row["accuracy"], width, color=BLUE, alpha=0.8)
-            axes.plot(middle, row["confidence"], "_", color=ORANGE, ms=20, mew=3)
-    axes.bar(0, 0, color=BLUE, alpha=0.8, label="accuracy")
-    axes.plot([], [], color=ORANGE, lw=3, label="mean confidence")
-    axes.plot([0, 1], [0, 1], color=FAINT, lw=1, linestyle=(0, (1, 2)))
-    labels = [0, 0.25, 0.5, 0.75, 1]
-    axes.set_yticks(labels, [format_percent(value, 0) for value in labels])
-    axes.set_ylim(0, 1)
-    below.set_xticks(labels, [format_percent(value, 0) for value in labels])
-    axes.set_xticks([])
-    below.set_yticks([])
-    for ax in (axes, below):
-        ax.set_xlim(0, 1)
+    """Accuracy and mean confidence of `analysis.calibration_bins`; below it their images."""
+    figure, (axes, below) = new_figure(310, nrows=2, sharex=True, height_ratios=[4, 1])
+    middles = [(row["low"] + row["high"]) / 2 for row in bins]
+    width = 0.92 / len(bins)
+    accuracies = [row["accuracy"] or 0 for row in bins]
+    axes.bar(middles, accuracies, width, color=BLUE, alpha=0.8, label="accuracy")
+    confidences = [math.nan if row["confidence"] is None else row["confidence"] for row in bins]
+    style = {"color": ORANGE, "ms": 18, "mew": 3}
+    axes.plot(middles, confidences, "_", **style, label="mean confidence")
+    axes.plot([0, 1], [0, 1], ":", color=FAINT, lw=1)
+    below.bar(middles, [row["count"] for row in bins], width, color=BLUE, alpha=0.4)
     below.axhline(0, color=LINE)
-    below.set_xlabel("confidence, and the number of images with it", color=FAINT)
-    add_grid(axes)
-    add_legend(axes, handlelength=1.2, reverse=True)
+    ticks = [0, 0.25, 0.5, 0.75, 1]
+    axes.set(xlim=(0, 1), ylim=(0, 1), xticks=ticks, yticks=ticks)
+    below.set(xlabel="confidence, and the number of images with it", yticks=[])
+    axes.yaxis.set_major_formatter(percent)
+    below.xaxis.set_major_formatter(percent)
+    axes.grid(axis="y")
+    add_legend(axes, reverse=True)
     return figure

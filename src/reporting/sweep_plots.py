@@ -3,28 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from rich.cells import cell_len
 
-from .plot_style import (
-    BLUE,
-    FAINT,
-    ORANGE,
-    TEXT,
-    WIDTH,
-    add_grid,
-    add_legend,
-    default_style,
-    empty_figure,
-    format_values,
-    new_figure,
-    text_width,
-    write,
-)
+from .plot_style import BLUE, ORANGE, TEXT, default_style, empty_figure, finish, new_figure
 from .text import format_number, format_percent, shorten
 
 Points = Sequence[tuple[float, float]]
-LABEL_WIDTH = 14  # of a value of a setting, in characters
 
 
 @default_style()
@@ -36,54 +24,48 @@ def metric_by_setting(points: Sequence[tuple[str, float]], key: str) -> Figure:
 
     Args:
         points: (setting as it was typed, fraction); values that are not finite are left out.
-        key: the name of the setting.
     """
-    points = [(setting, value) for setting, value in points if math.isfinite(value)]
-    if not points:
+    table = pd.DataFrame(points, columns=["setting", "value"])
+    table = table[np.isfinite(table["value"].astype(float))]
+    if table.empty:
         return empty_figure()
-    figure, axes = new_figure(210, left=56, right=18, top=12, bottom=44)
-    places = _places(sorted({setting for setting, _ in points}))
-    ordered = sorted(places, key=lambda setting: places[setting])
-    values: dict[str, list[float]] = {setting: [] for setting in ordered}
-    for setting, value in points:
-        values[setting].append(value)
-    means = [sum(group) / len(group) for group in values.values()]
-    axes.plot([places[s] for s in values], means, color=ORANGE, lw=2, linestyle=(0, (4, 2)))
-    for setting, group in values.items():
-        axes.plot([places[setting]] * len(group), group, "o", color=BLUE, ms=8, mew=0, alpha=0.75)
+    places = _places(sorted(set(table["setting"])))
+    table = table.assign(place=table["setting"].map(places))
+    means = table.groupby("place")["value"].mean()
+    figure, axes = new_figure(210)
+    axes.plot(means.index, means, "--", color=ORANGE)
+    axes.plot(table["place"], table["value"], "o", color=BLUE, ms=8, mew=0, alpha=0.75)
     axes.set_xlim(-0.05, 1.05)
-    labels = _readable(places, width=WIDTH - 56 - 18)
-    axes.set_xticks([places[s] for s in labels], list(labels.values()))
-    axes.set_xlabel(shorten(key, 50), color=FAINT)
-    format_values(axes, fractions=True)
-    add_grid(axes)
+    labels = _readable(places)
+    axes.set_xticks(list(labels), list(labels.values()))
+    finish(axes, shorten(key, 50), fractions=True)
     return figure
 
 
 def _places(settings: Sequence[str]) -> dict[str, float]:
     """Where each value of a setting stands on an axis from 0 to 1."""
     try:
-        numbers = [float(setting) for setting in settings]
+        numbers = np.array(settings, dtype=float)
     except ValueError:
-        numbers = [float(i) for i in range(len(settings))]
-    if min(numbers) > 0 and max(numbers) >= 10 * min(numbers):
-        numbers = [math.log(number) for number in numbers]
-    low, high = min(numbers), max(numbers)
+        numbers = np.arange(len(settings), dtype=float)
+    low, high = numbers.min(), numbers.max()
     if low == high:
         return dict.fromkeys(settings, 0.5)
-    return {s: (x - low) / (high - low) for s, x in zip(settings, numbers, strict=True)}
+    if low > 0 and high >= 10 * low:
+        numbers, low, high = np.log(numbers), np.log(low), np.log(high)
+    return dict(zip(settings, ((numbers - low) / (high - low)).tolist(), strict=True))
 
 
-def _readable(places: Mapping[str, float], width: float) -> dict[str, str]:
-    """The labels of those settings that do not overlap, in the order of their places."""
-    labels: dict[str, str] = {}
+def _readable(places: Mapping[str, float]) -> dict[float, str]:
+    """The labels of those settings that do not overlap, by their places."""
+    labels: dict[float, str] = {}
     end = -math.inf
     for setting, place in sorted(places.items(), key=lambda item: item[1]):
-        label = shorten(format_number(setting), LABEL_WIDTH)
-        half = text_width(label) / 2
-        if place * width - half > end:
-            labels[setting] = label
-            end = place * width + half + 4
+        label = shorten(format_number(setting), 14)
+        half = cell_len(label) / 90  # the axis is at least 45 characters wide
+        if place - half > end:
+            labels[place] = label
+            end = place + half
     return labels
 
 
@@ -91,50 +73,34 @@ def _readable(places: Mapping[str, float], width: float) -> dict[str, str]:
 def search_history(points: Points) -> Figure:
     """The validation loss of each trial of a search, and the lowest one so far as a line.
 
-    Losses far above the others are drawn at the upper edge, where they do not flatten the rest.
-
-    Args:
-        points: (number of the trial, loss) in this order; losses that are not finite are left out.
+    Losses far above the others are drawn at the upper edge; those that are not finite are left out.
     """
     points = [(trial, loss) for trial, loss in points if math.isfinite(loss)]
     if not points:
         return empty_figure()
-    losses = sorted(loss for _, loss in points)
-    low, median, high = losses[0], losses[len(losses) // 2], losses[-1]
+    trials, losses = np.array(points).T
+    low, median = losses.min(), np.median(losses)
     if median > low:
-        high = min(high, median + 3 * (median - low))
-    figure, axes = new_figure(230, left=48, right=12, top=26, bottom=40)
-    trials = [trial for trial, _ in points]
-    shown = [min(loss, high) for _, loss in points]
-    lowest = [min(shown[: i + 1]) for i in range(len(shown))]
-    axes.plot(trials, shown, "o", color=BLUE, ms=7, mew=0, alpha=0.75, label="trial")
-    axes.plot(trials, lowest, color=ORANGE, lw=2, drawstyle="steps-post", label="lowest so far")
+        losses = losses.clip(max=median + 3 * (median - low))
+    lowest = np.minimum.accumulate(losses)
+    figure, axes = new_figure(230)
+    axes.plot(trials, losses, "o", color=BLUE, ms=7, mew=0, alpha=0.75, label="trial")
+    axes.plot(trials, lowest, color=ORANGE, drawstyle="steps-post", label="lowest so far")
     axes.margins(y=0.1)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-    axes.set_xlabel("trial", color=FAINT)
-    format_values(axes, fractions=False)
-    add_grid(axes)
-    add_legend(axes, handlelength=1.5)
+    finish(axes, "trial")
     return figure
 
 
 @default_style()
 def importances(fractions: Mapping[str, float]) -> Figure:
-    """The importance of each setting of a search as a bar.
-
-    Args:
-        fractions: parts of the whole by the name of the setting.
-    """
-    figure, axes = new_figure(20 * len(fractions) + 8, left=162, right=50, top=4, bottom=4)
+    """The importance of each setting of a search, as a fraction of the whole, as a bar."""
+    figure, axes = new_figure(20 * len(fractions) + 8)
     places = range(len(fractions))
-    axes.barh(places, list(fractions.values()), height=0.7, color=BLUE, alpha=0.8)
-    for place, fraction in enumerate(fractions.values()):
-        write(axes, format_percent(fraction), (fraction, place), (6, 0), va="center")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(len(fractions) - 0.5, -0.5)
-    axes.set_xticks([])
-    axes.set_yticks(places, [shorten(name, 22) for name in fractions])
-    axes.tick_params("y", labelcolor=TEXT)
+    bars = axes.barh(places, list(fractions.values()), height=0.7, color=BLUE, alpha=0.8)
+    axes.bar_label(bars, list(map(format_percent, fractions.values())), padding=6)
+    axes.set(xlim=(0, 1), ylim=(len(fractions) - 0.5, -0.5), xticks=[])
+    axes.set_yticks(places, [shorten(name, 22) for name in fractions], color=TEXT)
     return figure
 
 
@@ -142,27 +108,22 @@ def importances(fractions: Mapping[str, float]) -> Figure:
 def lr_curve(points: Points, smoothed: Points, suggestion: float) -> Figure:
     """Training loss against a rising learning rate, and the rate that is suggested.
 
+    Losses far above the first smoothed one are drawn at the upper edge.
+
     Args:
-        points: (learning rate, loss of the batch); losses far above the first smoothed one are
-            drawn at the upper edge.
+        points: (learning rate, loss of the batch).
         smoothed: (learning rate, smoothed loss).
-        suggestion: a learning rate.
     """
-    points = [(rate, loss) for rate, loss in points if math.isfinite(loss)]
-    low = min(loss for _, loss in [*points, *smoothed])
-    high = smoothed[0][1] + 0.5 * (smoothed[0][1] - low)
-    figure, axes = new_figure(230, left=48, right=18, top=26, bottom=40)
-    rates, losses = zip(*points, strict=True)
-    shown = [min(loss, high) for loss in losses]
-    axes.plot(rates, shown, "o", color=BLUE, ms=4, mew=0, alpha=0.5, label="batch")
-    rates, losses = zip(*smoothed, strict=True)
-    axes.plot(rates, [min(loss, high) for loss in losses], color=ORANGE, lw=2, label="smoothed")
-    axes.axvline(suggestion, color=BLUE, lw=2, label=f"suggestion: {suggestion:.2g}")
+    rates, losses = np.array([point for point in points if math.isfinite(point[1])]).T
+    smooth_rates, smooth_losses = np.array(smoothed).T
+    first = smooth_losses[0]
+    high = first + 0.5 * (first - min(losses.min(), smooth_losses.min()))
+    figure, axes = new_figure(230)
+    axes.plot(rates, losses.clip(max=high), "o", color=BLUE, ms=4, mew=0, alpha=0.5, label="batch")
+    axes.plot(smooth_rates, smooth_losses.clip(max=high), color=ORANGE, label="smoothed")
+    axes.axvline(suggestion, color=BLUE, label=f"suggestion: {suggestion:.2g}")
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
-    axes.set_xlabel("learning rate", color=FAINT)
-    format_values(axes, fractions=False)
-    add_grid(axes)
-    add_legend(axes, handlelength=1.2)
+    finish(axes, "learning rate")
     return figure

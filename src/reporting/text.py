@@ -62,27 +62,16 @@ def shorten(text: str, width: int) -> str:
 
     It is cut in its middle, since long names often differ only at their ends.
     """
-    text = printable(text)
-    if cell_len(text) <= width:
-        return text
-    head, tail = "", ""
-    for first, last in zip(text, reversed(text), strict=True):
-        if cell_len(head + first + tail) >= width:
-            break
-        head += first
-        if cell_len(head + last + tail) >= width:
-            break
-        tail = last + tail
-    return f"{head}…{tail}"
+    text = short = printable(text)
+    kept = width
+    while cell_len(short) > width:
+        kept -= 1
+        short = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+    return short
 
 
 def render_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as aligned lines of plain text; columns of numbers stand to the right.
-
-    Args:
-        columns: their names.
-        rows: a value for each column, shown by `format_number`.
-    """
+    """Rows as aligned lines of plain text, numbers to the right, values by `format_number`."""
     rows = [list(row) for row in rows]
     table = Table.grid(padding=(0, 2, 0, 0))
     for i in range(len(columns)):
