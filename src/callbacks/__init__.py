@@ -18,7 +18,7 @@ from .progress import Progress
 from .report import Report
 from .run_recorder import RunRecorder
 from .step_seed import StepSeed
-from .stop_signals import Interrupted, StopSignals
+from .stop_signals import StopSignals
 from .throughput import Throughput
 from .weight_averaging import EMA, SWA
 
@@ -32,7 +32,6 @@ __all__ = [
     "EpochCallback",
     "FreezeBackbone",
     "ImageLogger",
-    "Interrupted",
     "LastCheckpoint",
     "MemoryFormat",
     "NaNGuard",

@@ -1,6 +1,7 @@
 """Features of a frozen backbone, computed once."""
 
 import logging
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -28,10 +29,14 @@ class CacheFeatures(EpochCallback):
             return
         log.info("Computing the features of the frozen backbone once ...")
         for split in ("train", "val"):
-            trainer.datamodule.cache_features(
-                split, lambda images: _features(trainer, pl_module, images)
-            )
-        _use_in_existing_loader(trainer)
+            trainer.datamodule.cache_features(split, partial(_features, trainer, pl_module))
+        loader: Any = trainer.train_dataloader
+        if loader is not None:
+            # Schedules that depend on the number of steps (`scheduler=onecycle`) make Lightning
+            # build it before the network is on its device.
+            new = trainer.datamodule.train_dataloader()
+            loader.dataset.images, loader.dataset.labels = new.dataset.images, new.dataset.labels
+            loader.order.indices = new.order.indices
         self.automatic["cached_features"] = True
 
 
@@ -69,16 +74,3 @@ def _forward(trainer: L.Trainer, pl_module: Any, images: torch.Tensor) -> torch.
     """Logits in the precision of the run; frozen layers are in evaluation mode already."""
     with trainer.precision_plugin.forward_context():
         return pl_module(images)
-
-
-def _use_in_existing_loader(trainer: L.Trainer) -> None:
-    """Give the features to a training loader that exists already.
-
-    Schedules that depend on the number of steps (`scheduler=onecycle`) make Lightning build it
-    before the network is on its device.
-    """
-    loader: Any = trainer.train_dataloader
-    if loader is not None:
-        new = trainer.datamodule.train_dataloader()
-        loader.dataset.images, loader.dataset.labels = new.dataset.images, new.dataset.labels
-        loader.order.indices = new.order.indices

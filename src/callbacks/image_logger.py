@@ -36,18 +36,14 @@ class ImageLogger(EpochCallback):
         self.layers = layers
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        if not self.layers:
-            return
-        names = [name for name, _ in pl_module.model.named_modules() if name]
-        for layer in self.layers:
-            if layer not in names:
-                similar = difflib.get_close_matches(layer, names, 5, 0.5) or names[:10]
-                raise UserError(
-                    f"callbacks.image_logger.layers: the network has no layer {layer!r}.",
-                    f"Similar names: {', '.join(similar)}.",
-                )
+        names = [name for name, _ in pl_module.model.named_modules()] if self.layers else []
+        for layer in set(self.layers or []) - set(names):
+            raise UserError(
+                f"callbacks.image_logger.layers: the network has no layer {layer!r}.",
+                f"Similar names: {', '.join(difflib.get_close_matches(layer, names, 5, 0.0))}.",
+            )
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.global_step > 0 or not _is_wanted(trainer):  # a resumed run has logged them
             return
         from ..reporting.plots import image_grid
@@ -56,14 +52,14 @@ class ImageLogger(EpochCallback):
         positions = torch.arange(min(self.num_images, data.sizes()["train"]))
         with isolate_rng():
             images = data.augmented(positions)
-        names = _class_names(data.classes, data.labels("train")[positions])
+        names = [data.classes[label] for label in data.labels("train")[positions]]
         _log(trainer, "train/augmented", image_grid(images, names))
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "validate":  # not between the epochs
             self._log_evaluation(trainer, pl_module, "val")
 
-    def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._log_evaluation(trainer, pl_module, "test")
 
     def _log_evaluation(self, trainer: L.Trainer, task: Any, split: str) -> None:
@@ -73,13 +69,13 @@ class ImageLogger(EpochCallback):
         from ..reporting.plot_style import to_array
         from ..reporting.plots import confusion_matrix, feature_maps, image_grid
 
-        data, seen = trainer.datamodule, evaluation.predictions
+        seen = evaluation.predictions
         # Spread over the split: the images of a folder are sorted by class.
         count = len(seen.labels)
         rows = torch.linspace(0, count - 1, min(self.num_images, count)).round().long()
-        names = _class_names(task.classes, seen.labels[rows])
-        predictions = _class_names(task.classes, seen.predicted[rows])
-        images = data.images(split, seen.positions[rows])
+        names = [task.classes[label] for label in seen.labels[rows]]
+        predictions = [task.classes[label] for label in seen.predicted[rows]]
+        images = trainer.datamodule.images(split, seen.positions[rows])
         _log(trainer, f"{split}/predictions", image_grid(images, names, predictions))
         matrix = to_array(confusion_matrix(task.classes, evaluation.confusion))
         _log(trainer, f"{split}/confusion", matrix)
@@ -90,16 +86,15 @@ class ImageLogger(EpochCallback):
             _log(trainer, f"{split}/features {name}", feature_maps(images, maps.cpu()))
 
 
+def _image_loggers(trainer: L.Trainer) -> list[Any]:
+    return [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
+
+
 def _is_wanted(trainer: L.Trainer) -> bool:
-    takes_images = any(hasattr(logger, "log_image") for logger in trainer.loggers)
-    return trainer.is_global_zero and takes_images and hasattr(trainer.datamodule, "augmented")
-
-
-def _class_names(classes: list[str], labels: torch.Tensor) -> list[str]:
-    return [classes[i] for i in labels.tolist()]
+    has_images = hasattr(trainer.datamodule, "augmented")
+    return trainer.is_global_zero and has_images and bool(_image_loggers(trainer))
 
 
 def _log(trainer: L.Trainer, key: str, image: np.ndarray) -> None:
-    for logger in trainer.loggers:
-        if hasattr(logger, "log_image"):
-            logger.log_image(key, [image], step=trainer.global_step)
+    for logger in _image_loggers(trainer):
+        logger.log_image(key, [image], step=trainer.global_step)

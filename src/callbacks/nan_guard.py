@@ -26,9 +26,7 @@ class NaNGuard(EpochCallback):
 
     on_train_batch_end = on_train_epoch_start = on_train_end
 
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict) -> None:
         self.on_train_end(trainer, pl_module)
         # Where weights are averaged, those of the optimizer are under another key.
         states = [checkpoint["state_dict"], checkpoint.get("current_model_state", {})]

@@ -10,18 +10,9 @@ from ..runs.checkpoint import to_plain
 from ..runs.run_folder import flatten
 
 # Settings that runs are compared by, in the HParams tab of TensorBoard.
-COMPARED_DATA = (
-    "_target_",
-    "augment",
-    "mixup",
-    "cutmix",
-    "batch_size",
-    "image_size",
-    "val_size",
-    "fold",
-    "balance",
-)
-COMPARED_TRAINER = ("max_epochs", "precision", "accumulate_grad_batches", "gradient_clip_val")
+COMPARED_DATA = ["_target_", "augment", "mixup", "cutmix", "balance", "batch_size", "image_size"]
+COMPARED_DATA += ["val_size", "fold"]
+COMPARED_TRAINER = ["max_epochs", "precision", "accumulate_grad_batches", "gradient_clip_val"]
 
 
 def run_title(trainer: L.Trainer, pl_module: Any) -> str:
@@ -49,21 +40,19 @@ def describe_data(trainer: L.Trainer) -> dict[str, Any]:
 
 def describe_run(trainer: L.Trainer, pl_module: Any) -> dict[str, Any]:
     """The settings of a run that was composed by hand, as far as its objects show them."""
-    model = getattr(pl_module, "model", None)
-    objects = {"data": getattr(trainer, "datamodule", None), "model": model, "task": pl_module}
+    data = getattr(trainer, "datamodule", None)
+    objects = {"data": data, "model": getattr(pl_module, "model", None), "task": pl_module}
     config: dict[str, Any] = {
-        name: {"_target_": _full_name(item)} for name, item in objects.items() if item is not None
+        name: {"_target_": f"{type(item).__module__}.{type(item).__qualname__}"}
+        for name, item in objects.items()
+        if item is not None
     }
-    if "data" in config:
-        facts = ("batch_size", "image_size", "val_size", "split_seed")
-        config["data"] |= _attributes(objects["data"], facts)
-    config["trainer"] = {
-        "max_epochs": trainer.max_epochs,
-        "precision": str(trainer.precision),
-        "accumulate_grad_batches": trainer.accumulate_grad_batches,
-    }
-    config["seed"] = global_seed()
-    return to_plain(config)
+    for name in ("batch_size", "image_size", "val_size", "split_seed"):
+        if hasattr(data, name):
+            config["data"][name] = getattr(data, name)
+    names = ("max_epochs", "precision", "accumulate_grad_batches")
+    config["trainer"] = {name: getattr(trainer, name) for name in names}
+    return to_plain(config | {"seed": global_seed()})
 
 
 def global_seed() -> int | None:
@@ -72,29 +61,17 @@ def global_seed() -> int | None:
     return int(seed) if seed else None
 
 
-def _full_name(item: object) -> str:
-    return f"{type(item).__module__}.{type(item).__qualname__}"
-
-
-def _attributes(item: object, names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: getattr(item, name) for name in names if hasattr(item, name)}
-
-
 def compared_settings(config: Mapping[str, Any]) -> dict[str, float | str]:
     """The settings that runs are compared by, flat, in types that TensorBoard takes."""
-    data, trainer = config.get("data") or {}, config.get("trainer") or {}
-    task = {k: v for k, v in (config.get("task") or {}).items() if k != "_target_"}
     chosen = {
-        "data": {key: data.get(key) for key in COMPARED_DATA},
-        **{group: config.get(group) for group in ("model", "optimizer", "scheduler")},
-        "task": task,
-        "trainer": {key: trainer.get(key) for key in COMPARED_TRAINER},
-        "seed": config.get("seed"),
+        name: config.get(name) for name in ("model", "optimizer", "scheduler", "task", "seed")
     }
+    for group, keys in {"data": COMPARED_DATA, "trainer": COMPARED_TRAINER}.items():
+        chosen[group] = {key: (config.get(group) or {}).get(key) for key in keys}
     return {
         key.removesuffix("._target_"): _setting(key, value)
         for key, value in flatten(chosen).items()
-        if value not in (None, {})
+        if value not in (None, {}) and key != "task._target_"
     }
 
 

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -14,8 +15,6 @@ from ..runs import RunFolder
 from ..runs.environment import command_line
 from ..runs.metrics_table import MetricsTable
 from .base import EpochCallback, epoch_metrics
-from .best_checkpoint import BestCheckpoint
-from .last_checkpoint import LastCheckpoint
 from .run_description import compared_settings, describe_data, describe_run, run_title
 from .run_results import closing_line, final_metrics, monitored, split_metrics, summarize_run
 
@@ -41,21 +40,21 @@ class RunRecorder(EpochCallback):
         self.table = MetricsTable()
         self.best: dict[str, Any] | None = None  # epoch, score, metrics of the best validation
         self.results: dict[str, Any] | None = None
-        self._started = False
+        self._writes = False  # a training has started, and this is the process that writes
         self._epoch = 0
         self._epoch_ended = False
 
     # Start
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        if stage != "fit" or self._started or trainer.fast_dev_run:
+        if stage != "fit" or self._writes or trainer.fast_dev_run:
             return
         if self.config is None:  # a trainer composed by hand
-            replace_default_checkpoint(trainer, pl_module, self.folder)
+            _replace_default_checkpoint(trainer, pl_module, self.folder)
             self.config = describe_run(trainer, pl_module)
         if trainer.is_global_zero:
             self.folder.start(self.config, command_line(), resumed=trainer.ckpt_path is not None)
-        self._started = True
+            self._writes = True
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         data = describe_data(trainer)
@@ -65,12 +64,12 @@ class RunRecorder(EpochCallback):
                 if hasattr(trainer.datamodule, name):
                     pl_module.description.setdefault(name, getattr(trainer.datamodule, name))
         parameters = sum(p.numel() for p in pl_module.parameters())
-        sizes = ", ".join(f"{n:,} {split}" for split, n in data.get("sizes", {}).items())
         if trainer.is_global_zero:
-            title = run_title(trainer, pl_module)
+            sizes = ", ".join(f"{n:,} {split}" for split, n in data.get("sizes", {}).items())
             images = f"; {sizes} images" if sizes else ""
+            title = run_title(trainer, pl_module)
             log.info("%s: %s parameters%s", title, f"{parameters:,}", images)
-        if self._writes(trainer):
+        if self._writes:
             self.folder.note(
                 data=data,
                 num_parameters=parameters,
@@ -78,40 +77,21 @@ class RunRecorder(EpochCallback):
                 processes=trainer.world_size,
             )
 
-    def _writes(self, trainer: L.Trainer) -> bool:
-        return self._started and trainer.is_global_zero
-
-    # Epochs
+    # Epochs. The module logs the metrics of an epoch after the callbacks' hook, so they are
+    # recorded when a checkpoint is saved or the next epoch starts.
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         # Lightning leaves out on_train_epoch_start for an epoch that is resumed in its middle.
         self._epoch, self._epoch_ended = trainer.current_epoch, False
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._record_epoch(trainer, pl_module)
+        self.on_train_end(trainer, pl_module)
         self._epoch = trainer.current_epoch
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._epoch_ended = True  # the module logs the metrics of the epoch after this hook
+        self._epoch_ended = True
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._record_epoch(trainer, pl_module)
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if trainer.state.fn == "validate":
-            self._record_results(trainer, pl_module, "val")
-        elif not trainer.sanity_checking:
-            self._record_validation(trainer, pl_module)
-
-    def _record_validation(self, trainer: L.Trainer, pl_module: Any) -> None:
-        metrics = epoch_metrics(trainer)
-        values = {name: value for name, value in metrics.items() if name.startswith("val")}
-        before = self.table.row(trainer.current_epoch).get("val/loss", math.inf)
-        if not before < values.get("val/loss", math.inf):  # the best one of an epoch is kept
-            self.table.update(trainer.current_epoch, values)
-        self._update_best(trainer, pl_module, "val")
-
-    def _record_epoch(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Complete the row of an epoch that has ended, once."""
         if not self._epoch_ended:
             return
@@ -120,8 +100,19 @@ class RunRecorder(EpochCallback):
         others = {k: v for k, v in metrics.items() if not k.startswith(("val", "test"))}
         self.table.update(self._epoch, others | {"step": trainer.global_step - 1})
         self._update_best(trainer, pl_module, "train")
-        if self._writes(trainer):
+        if self._writes:
             self.table.write(self.folder.path / "metrics.csv")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if trainer.state.fn == "validate":
+            self._record_results(trainer, pl_module, "val")
+        if trainer.state.fn == "validate" or trainer.sanity_checking:
+            return
+        values = {k: v for k, v in epoch_metrics(trainer).items() if k.startswith("val")}
+        before = self.table.row(trainer.current_epoch).get("val/loss", math.inf)
+        if not before < values.get("val/loss", math.inf):  # the best one of an epoch is kept
+            self.table.update(trainer.current_epoch, values)
+        self._update_best(trainer, pl_module, "val")
 
     def _update_best(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Keep the metrics of the epoch that the best checkpoint is of."""
@@ -130,22 +121,17 @@ class RunRecorder(EpochCallback):
             return
         value = float(trainer.callback_metrics[monitor])
         score = value if mode == "min" else -value
-        if self.best is not None and not score < self.best["score"]:
-            return
-        metrics = split_metrics(trainer, pl_module, "val")
-        self.best = {"epoch": trainer.current_epoch, "score": score, "metrics": metrics}
+        if self.best is None or score < self.best["score"]:
+            metrics = split_metrics(trainer, pl_module, "val")
+            self.best = {"epoch": trainer.current_epoch, "score": score, "metrics": metrics}
 
     # Checkpoints hold the record, so that a resumed run continues it
 
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
-    ) -> None:
-        self._record_epoch(trainer, pl_module)
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict) -> None:
+        self.on_train_end(trainer, pl_module)
         checkpoint["run_record"] = {"rows": self.table.state(), "best": self.best}
 
-    def on_load_checkpoint(
-        self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict) -> None:
         if trainer.state.fn == "fit" and "run_record" in checkpoint:
             self.table.load_state(checkpoint["run_record"]["rows"])
             self.best = checkpoint["run_record"]["best"]
@@ -154,9 +140,10 @@ class RunRecorder(EpochCallback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.results = summarize_run(trainer, pl_module, self.folder.path, self.best)
-        if not self._writes(trainer):
+        if not self._writes:
             return
-        self.folder.note(automatic=automatic_choices(trainer))
+        choices = [getattr(callback, "automatic", {}) for callback in trainer.callbacks]
+        self.folder.note(automatic={k: v for chosen in choices for k, v in chosen.items()})
         if not (self.folder.path / "results.json").is_file():  # results of an earlier part stay
             self.folder.write_results(self.results)
 
@@ -169,11 +156,11 @@ class RunRecorder(EpochCallback):
         self.results = summarize_run(trainer, pl_module, self.folder.path, self.best)
         self.results["status"] = "completed"
         self.results[split] = split_metrics(trainer, pl_module, split)
-        if not self._writes(trainer):
+        if not self._writes:
             return
         evaluation = getattr(pl_module, "evaluations", {}).get(split)
         if evaluation is not None:
-            names = image_names(trainer, split)
+            names = partial(_image_names, trainer.datamodule, split)
             write_tables(self.folder, split, pl_module.classes, evaluation, names)
             log.info("%s", format_table(per_class(pl_module.classes, evaluation.confusion)))
         self.folder.finish(self.results)
@@ -184,7 +171,7 @@ class RunRecorder(EpochCallback):
         log.info("%s", closing_line(self.results, self.folder.path))
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        if self._writes(trainer):
+        if self._writes:
             self.record_failure(exception)
         self.folder.release()  # also where nothing could be written
 
@@ -193,33 +180,22 @@ class RunRecorder(EpochCallback):
         self.folder.record_failure(error, seed=(self.config or {}).get("seed"))
 
 
-def replace_default_checkpoint(trainer: L.Trainer, pl_module: Any, folder: RunFolder) -> None:
+def _replace_default_checkpoint(trainer: L.Trainer, pl_module: Any, folder: RunFolder) -> None:
     """Save `best.ckpt` and `last.ckpt` in place of what Lightning saves without a callback."""
-    callbacks: list[Any] = list(trainer.callbacks)
-    default = [c for c in callbacks if type(c) is ModelCheckpoint and c.monitor is None]
-    if not default:
-        return
-    added = [BestCheckpoint(dirpath=folder.checkpoints), LastCheckpoint(dirpath=folder.checkpoints)]
-    trainer.callbacks = [c for c in callbacks if c not in default] + added
-    for callback in added:
-        callback.setup(trainer, pl_module, "fit")
+    for i, callback in enumerate(trainer.callbacks):
+        if type(callback) is ModelCheckpoint and callback.monitor is None:
+            trainer.callbacks[i] = ModelCheckpoint(
+                folder.checkpoints,
+                "best",
+                monitor="val/loss",
+                save_last=True,
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
+            )
+            trainer.callbacks[i].setup(trainer, pl_module, "fit")
 
 
-def automatic_choices(trainer: L.Trainer) -> dict[str, Any]:
-    """What callbacks have chosen where the settings left it open."""
-    choices: dict[str, Any] = {}
-    for callback in trainer.callbacks:
-        choices |= getattr(callback, "automatic", {})
-    return choices
-
-
-def image_names(trainer: L.Trainer, split: str) -> Any:
-    """A function from positions in a split to the names of its images."""
-    datamodule: Any = getattr(trainer, "datamodule", None)
+def _image_names(datamodule: Any, split: str, positions: torch.Tensor) -> list[str]:
     if hasattr(datamodule, "names"):
-        return lambda positions: datamodule.names(split, positions)
-
-    def numbers(positions: torch.Tensor) -> list[str]:
-        return [str(position) for position in positions.tolist()]
-
-    return numbers
+        return datamodule.names(split, positions)
+    return [str(position) for position in positions.tolist()]

@@ -25,13 +25,10 @@ def split_metrics(trainer: L.Trainer, pl_module: Any, split: str) -> dict[str, A
     """Metrics of the last pass over `val` or `test`; accuracy per class for `test`."""
     evaluation = getattr(pl_module, "evaluations", {}).get(split)
     if evaluation is None:  # a plain LightningModule: what it has logged
-        logged = epoch_metrics(trainer)
-        prefixes = (f"{split}/", f"{split}_")
         return {
-            name.removeprefix(prefix): value
-            for name, value in logged.items()
-            for prefix in prefixes
-            if name.startswith(prefix)
+            name[len(split) + 1 :]: value
+            for name, value in epoch_metrics(trainer).items()
+            if name.startswith((f"{split}/", f"{split}_"))
         }
     metrics: dict[str, Any] = summary_metrics(evaluation)
     if split == "test":
@@ -40,18 +37,19 @@ def split_metrics(trainer: L.Trainer, pl_module: Any, split: str) -> dict[str, A
 
 
 def summarize_run(
-    trainer: L.Trainer,
-    pl_module: Any,
-    run_dir: Path,
-    best: Mapping[str, Any] | None,
+    trainer: L.Trainer, pl_module: Any, run_dir: Path, best: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The content of `results.json` after the training; `status` and `test` are still open."""
     timer: Any = next((c for c in trainer.callbacks if hasattr(c, "trained_seconds")), None)
-    extra = getattr(getattr(pl_module, "val_metrics", None), "extra", {})
     speed = timer.images / max(timer.trained_seconds, 1e-9) if timer else None
+    extra = getattr(getattr(pl_module, "val_metrics", None), "extra", {})
+    # The evaluated checkpoint, relative to the run folder; None for weights in memory.
+    checkpoint = trainer.ckpt_path if trainer.state.fn != "fit" else None
+    if checkpoint is not None and Path(checkpoint).absolute().is_relative_to(run_dir):
+        checkpoint = os.path.relpath(checkpoint, run_dir)
     return {
         "status": "trained",
-        "val": dict(best["metrics"]) if best else None,
+        "val": best["metrics"] if best else None,
         "test": None,
         "best_epoch": best["epoch"] if best else None,
         "monitor": monitored(trainer)[0],
@@ -61,17 +59,8 @@ def summarize_run(
         "train_seconds": round(timer.train_seconds, 3) if timer else None,
         "images_per_second": round(speed, 1) if speed is not None else None,
         "num_parameters": sum(p.numel() for p in pl_module.parameters()),
-        "checkpoint": _checkpoint_name(trainer, run_dir),
+        "checkpoint": checkpoint and str(checkpoint),
     }
-
-
-def _checkpoint_name(trainer: L.Trainer, run_dir: Path) -> str | None:
-    """The evaluated checkpoint, relative to the run folder; None for weights in memory."""
-    path = trainer.ckpt_path if trainer.state.fn != "fit" else None
-    if path is None:
-        return None
-    relative = os.path.relpath(path, run_dir)
-    return str(path) if relative.startswith("..") else relative
 
 
 def final_metrics(results: Mapping[str, Any]) -> dict[str, float]:
@@ -80,9 +69,8 @@ def final_metrics(results: Mapping[str, Any]) -> dict[str, float]:
     return {
         f"{split}/{name}": results[split][name]
         for split in ("val", "test")
-        if results[split]
         for name in names
-        if name in results[split]
+        if name in (results[split] or {})
     }
 
 
@@ -90,12 +78,8 @@ def closing_line(results: Mapping[str, Any], run_dir: Path) -> str:
     """The result of a run in one line, and its folder in another."""
     split = "test" if results["test"] else "val"
     metrics = results[split] or {}
-    parts = []
-    if "acc" in metrics:
-        parts.append(f"{split} accuracy {metrics['acc']:.4f}")
-    parts += [f"{split} {k} {metrics[k]:.4f}" for k in results["metrics"] if k in metrics]
-    if "loss" in metrics:
-        parts.append(f"{split} loss {metrics['loss']:.4f}")
+    shown = {"acc": "accuracy", **{name: name for name in results["metrics"]}, "loss": "loss"}
+    parts = [f"{split} {word} {metrics[k]:.4f}" for k, word in shown.items() if k in metrics]
     line = ", ".join(parts) or "no metrics"
     if results["best_epoch"] is not None:
         chosen = (results["val"] or {}).get(results["monitor"].removeprefix("val/"))

@@ -4,13 +4,16 @@ Validation and checkpoints use the averaged weights (`state_dict`); those of the
 stored beside them (`current_model_state`) for resume. Batch norm statistics are averaged too.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
+from pydantic import Field
 
 from .base import EpochCallback
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Averaging(WeightAveraging, EpochCallback):
@@ -27,7 +30,7 @@ class _Averaging(WeightAveraging, EpochCallback):
         self._fraction = 1.0
 
     def _next(self, fraction: float) -> bool:
-        """Note an update that gives the current weights this fraction of the average."""
+        """Announce an update that gives the current weights this fraction of the average."""
         self._fraction = fraction
         self.num_averaged += 1
         return True
@@ -55,18 +58,14 @@ class _Averaging(WeightAveraging, EpochCallback):
         if self._is_active(trainer):
             super().on_train_end(trainer, pl_module)
 
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict) -> None:
         if trainer.state.fn != "fit":
             return
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         if self.num_averaged == 0:
             checkpoint["state_dict"] = checkpoint["current_model_state"]
 
-    def on_load_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict) -> None:
         if trainer.state.fn != "fit":
             return
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
@@ -82,15 +81,10 @@ class EMA(_Averaging):
     EMAWeightAveraging has no such warm-up.
 
     Args:
-        decay: fraction of the average that stays at each step, at least 0 and below 1.
-
-    Raises:
-        ValueError: another decay.
+        decay: fraction of the average that stays at each step.
     """
 
-    def __init__(self, decay: float = 0.999):
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay must be at least 0 and below 1, got {decay}")
+    def __init__(self, decay: Fraction = 0.999):
         self.decay = decay
         super().__init__()
 
@@ -109,15 +103,10 @@ class SWA(_Averaging):
     2018).
 
     Args:
-        start: fraction of the epochs after which it starts, at least 0 and below 1.
-
-    Raises:
-        ValueError: another start.
+        start: fraction of the epochs after which it starts.
     """
 
-    def __init__(self, start: float = 0.75):
-        if not 0 <= start < 1:
-            raise ValueError(f"start must be at least 0 and below 1, got {start}")
+    def __init__(self, start: Fraction = 0.75):
         self.start = start
         super().__init__()
 

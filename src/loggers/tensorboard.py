@@ -27,9 +27,7 @@ class TensorBoard(Logger):
 
     `train`, `val` and `test` are runs of their own in TensorBoard and share their tags, so that it
     draws one chart `loss` with a curve for each. The final metrics are in a fourth one, `results`,
-    with the settings, which the HParams tab shows.
-
-    This is not built on Lightning's TensorBoardLogger, which has one writer and hides it.
+    with the settings, which the HParams tab shows. Lightning's TensorBoardLogger has one writer.
 
     Args:
         save_dir: the run folder.
@@ -37,39 +35,27 @@ class TensorBoard(Logger):
         options: arguments of torch's SummaryWriter, such as `flush_secs`.
     """
 
+    name, version = "tb", ""
+
     def __init__(self, save_dir: str | Path, log_graph: bool = False, **options: Any):
         super().__init__()
         self.root = Path(save_dir) / "tb"  # short, since TensorBoard shows the path
         self.options = options
-        self._save_dir = str(save_dir)
         self._draw_graph = log_graph
         self._started = False
         self._writers: dict[str, SummaryWriter] = {}
 
     @property
-    def name(self) -> str:
-        return "tb"
-
-    @property
-    def version(self) -> str:
-        return ""
-
-    @property
     def save_dir(self) -> str:
-        return self._save_dir
-
-    @property
-    def log_dir(self) -> str:
-        return str(self.root)
+        return str(self.root.parent)
 
     @property
     @rank_zero_experiment
     def experiment(self) -> "SummaryWriter":
         """The writer of the run `train`."""
-        return self.writer("train")
+        return self._writer("train")
 
-    def writer(self, stage: str) -> "SummaryWriter":
-        """The writer of the run `train`, `val` or `test`."""
+    def _writer(self, stage: str) -> "SummaryWriter":
         if stage not in self._writers:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -77,24 +63,38 @@ class TensorBoard(Logger):
         return self._writers[stage]
 
     @rank_zero_only
-    def start(self, step: int | None) -> None:
-        """Remove what an earlier run in this folder has logged, or what will be logged again.
+    def log_graph(self, model: Any, input_array: torch.Tensor | None = None) -> None:
+        """Draw `model.model`, once. Lightning calls this before anything is logged."""
+        if not self._started and model.trainer.state.fn == "fit":
+            self._start(model.trainer.ckpt_path)
+        data = model.trainer.datamodule
+        if not self._draw_graph or not hasattr(data, "image_size"):
+            return
+        self._draw_graph = False
+        # A copy: add_graph would switch frozen layers to training mode.
+        network = copy.deepcopy(model.model).eval()
+        images = torch.zeros(1, data.channels, data.image_size, data.image_size)
+        with warnings.catch_warnings(action="ignore"):  # tracing warns at each condition
+            try:
+                self.experiment.add_graph(network, images.to(model.device))
+            except Exception as error:  # not every network can be traced, and none has to be
+                reason = str(error).strip().partition("\n")[0]
+                log.warning("TensorBoard cannot draw the network: %s", reason)
 
-        `trainer.fit` starts a logger that has not been started.
-
-        Args:
-            step: where a resumed run continues; None starts a new run.
-        """
+    def _start(self, checkpoint: str | Path | None) -> None:
+        """Remove what an earlier run in this folder has logged, or what will be logged again."""
         self._started = True
         self.finalize("restarted")
         self._writers = {}
-        if step is not None:
-            self.options["purge_step"] = step
-        # Test and results are written at the end of a run, as a whole.
-        for folder in [self.root] if step is None else [self.root / "test", self.root / "results"]:
+        outdated = [self.root]
+        if checkpoint is not None:
+            # Test and results are written at the end of a run, as a whole.
+            outdated = [self.root / "test", self.root / "results"]
+            content = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)
+            self.options["purge_step"] = content["global_step"]
+        for folder in outdated:
             shutil.rmtree(folder, ignore_errors=True)
 
-    @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """The settings are logged with the results."""
 
@@ -110,7 +110,7 @@ class TensorBoard(Logger):
                 continue
             stage, _, tag = name.rpartition("/")
             if stage in STAGES:
-                self.writer(stage).add_scalar(f"metrics/{tag}", value, step)
+                self._writer(stage).add_scalar(f"metrics/{tag}", value, step)
             else:
                 self.experiment.add_scalar(name if stage else f"training/{name}", value, step)
 
@@ -119,27 +119,7 @@ class TensorBoard(Logger):
         """Log images, uint8 (H, W, 3): `val/predictions` is `images/predictions` of `val`."""
         stage, _, tag = key.partition("/")
         for image in images:
-            self.writer(stage).add_image(f"images/{tag}", image, step, dataformats="HWC")
-
-    @rank_zero_only
-    def log_graph(self, model: Any, input_array: torch.Tensor | None = None) -> None:
-        """Draw `model.model`, once. Lightning calls this before anything is logged."""
-        if not self._started and model.trainer.state.fn == "fit":
-            self.start(_resumed_step(model.trainer.ckpt_path))
-        data = model.trainer.datamodule
-        if not self._draw_graph or not hasattr(data, "image_size"):
-            return
-        self._draw_graph = False
-        # A copy: add_graph would switch frozen layers to training mode.
-        network = copy.deepcopy(model.model).eval()
-        images = torch.zeros(1, data.channels, data.image_size, data.image_size)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tracing is deprecated and warns at each condition
-            try:
-                self.experiment.add_graph(network, images.to(model.device))
-            except Exception as error:  # not every network can be traced, and none has to be
-                reason = str(error).strip().partition("\n")[0]
-                log.warning("TensorBoard cannot draw the network: %s", reason)
+            self._writer(stage).add_image(f"images/{tag}", image, step, dataformats="HWC")
 
     @rank_zero_only
     def log_results(
@@ -167,15 +147,7 @@ class TensorBoard(Logger):
         """What was logged before a checkpoint must be on the disk when the checkpoint is."""
         self.save()
 
-    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Close the files; what is logged later opens new ones."""
         for writer in self._writers.values():
             writer.close()
-
-
-def _resumed_step(checkpoint: str | Path | None) -> int | None:
-    if checkpoint is None:
-        return None
-    # The tensors are not read.
-    return torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["global_step"]

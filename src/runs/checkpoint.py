@@ -10,13 +10,15 @@ import os
 import pickle
 import shlex
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
 
 from ..errors import UserError
 from .files import atomic_write
@@ -24,10 +26,26 @@ from .files import atomic_write
 PACKAGE = __package__.rpartition(".")[0]  # of the project, whatever a fork calls it
 # What torch raises for damaged files.
 DAMAGED = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError)
-MAX_CHANNELS = 1024
-MAX_IMAGE_SIZE = 16_384
 # Settings of the data that a network does not need: those of training, and the paths of a machine.
 TRAINING_KEYS = ("augment", "mixup", "cutmix", "cache_dir", "cache_gb")
+
+
+class _Config(TypedDict, total=False):
+    data: dict | None
+    task: dict | None
+    trainer: dict | None
+
+
+class _Description(TypedDict):
+    """What the readers of a checkpoint rely on."""
+
+    classes: Annotated[list[str], Field(min_length=1)]
+    channels: Annotated[int, Field(gt=0, le=1024)]
+    image_size: NotRequired[Annotated[int, Field(gt=0, le=16_384)] | None]
+    mean: list[float]
+    std: list[float]
+    config: NotRequired[_Config | None]
+    data: NotRequired[dict | None]
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
@@ -49,7 +67,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
             f"{path} was not written by this project.",
             "Give a best.ckpt or last.ckpt from a run folder.",
         )
-    problem = next(_find_problems(content), None)
+    problem = _find_problem(content)
     if problem is not None:
         raise UserError(
             f"{path} is not loaded: {problem}.",
@@ -62,14 +80,10 @@ def _load(path: Path) -> Any:
     try:
         with warnings.catch_warnings(action="ignore"):  # of pickles that torch then refuses
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except (pickle.UnpicklingError, *DAMAGED) as error:
         raise UserError(
-            f"{path} is not loaded: it is damaged, or holds more than tensors and plain values.",
-            _suggest_sibling(path),
-        ) from None
-    except DAMAGED as error:
-        raise UserError(
-            f"{path} is damaged or cut short ({path.stat().st_size:,} bytes).",
+            f"{path} is damaged, or holds more than tensors and plain values "
+            f"({path.stat().st_size:,} bytes).",
             _suggest_sibling(path),
         ) from error
 
@@ -83,53 +97,22 @@ def _suggest_sibling(path: Path) -> str:
     return "Get the file again from where it was written."
 
 
-def _find_problems(content: Mapping[str, Any]) -> Iterator[str]:
+def _find_problem(content: Mapping[str, Any]) -> str | None:
     """What this project never writes and what could harm a reader who relies on it."""
     for name, tensor in content["state_dict"].items():
-        yield from _tensor_problems(str(name), tensor)
+        if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.is_meta:
+            return f"{name} is not a plain tensor"
+        if tensor.nbytes > tensor.untyped_storage().nbytes():  # a view that repeats its values
+            return f"{name} of {tuple(tensor.shape)} is larger than the file"
     description = content["description"]
-    yield from _input_problems(description)
-    config = description.get("config") or {}
-    parts = ("data", "task", "trainer")
-    if not isinstance(config, Mapping) or not all(_is_mapping(config.get(part)) for part in parts):
-        yield "its config is not a mapping"
-    if not _is_mapping(description.get("data")):
-        yield "its record of the data is not a mapping"
-
-
-def _tensor_problems(name: str, tensor: Any) -> Iterator[str]:
-    if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.is_meta:
-        yield f"{name} is not a plain tensor"
-    elif tensor.nbytes > tensor.untyped_storage().nbytes():  # a view that repeats its values
-        yield f"{name} of {tuple(tensor.shape)} is larger than the file"
-
-
-def _input_problems(description: Mapping[str, Any]) -> Iterator[str]:
-    classes = description.get("classes")
-    if not isinstance(classes, list) or not classes or not _all_of(classes, str):
-        yield "its class names are not a list of names"
-    channels, size = description.get("channels"), description.get("image_size")
-    if not _is_count(channels, MAX_CHANNELS):
-        yield f"it expects images of {channels} channels"
-    if size is not None and not _is_count(size, MAX_IMAGE_SIZE):
-        yield f"it expects images of {size}x{size} pixels"
-    for name in ("mean", "std"):
-        values = description.get(name)
-        complete = isinstance(values, list) and len(values) == channels
-        if not complete or not _all_of(values, (int, float)):
-            yield f"its {name} is not one number per channel"
-
-
-def _is_mapping(value: Any) -> bool:
-    return value is None or isinstance(value, Mapping)
-
-
-def _all_of(values: Any, kind: type | tuple[type, ...]) -> bool:
-    return all(isinstance(value, kind) for value in values)
-
-
-def _is_count(value: Any, limit: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= limit
+    try:
+        TypeAdapter(_Description).validate_python(description, strict=True)
+    except ValidationError as error:
+        detail = error.errors()[0]
+        return f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
+    if not len(description["mean"]) == len(description["std"]) == description["channels"]:
+        return "mean and std are not one number per channel"
+    return None
 
 
 def save(content: Mapping[str, Any], path: str | os.PathLike) -> None:
@@ -201,10 +184,8 @@ def _find_class(target: str, room: str, base: type) -> type:
         ) from None
     inside = getattr(cls, "__module__", "").startswith(f"{PACKAGE}.{room}")
     if not (inspect.isclass(cls) and issubclass(cls, base) and inside):
-        problem = (
-            f"The checkpoint names {target!r}, which is not a {base.__name__} of this project."
-        )
-        raise UserError(problem, remedy)
+        kind = f"a {base.__name__} of this project"
+        raise UserError(f"The checkpoint names {target!r}, which is not {kind}.", remedy)
     return cls
 
 

@@ -68,10 +68,8 @@ def command_line() -> list[str]:
 
 def redact_argument(argument: str) -> str:
     """A setting KEY=VALUE without its value where the key is named like a secret."""
-    key, equals, value = argument.partition("=")
-    if not equals or not is_secret(key.rpartition(".")[2]) or _is_interpolation(value):
-        return argument
-    return f"{key}={HIDDEN}"
+    key, _, value = argument.partition("=")
+    return f"{key}={HIDDEN}" if _is_hidden(key.rpartition(".")[2], value) else argument
 
 
 def redact_secrets(value: Any) -> Any:
@@ -81,22 +79,18 @@ def redact_secrets(value: Any) -> Any:
     values of environment variables, which may be equal by chance.
     """
     if isinstance(value, Mapping):
-        return {key: _redact_item(str(key), item) for key, item in value.items()}
+        return {k: HIDDEN if _is_hidden(str(k), v) else redact_secrets(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [redact_secrets(item) for item in value]
     return value
 
 
-def _redact_item(key: str, value: Any) -> Any:
-    if isinstance(value, str) and value and is_secret(key) and not _is_interpolation(value):
-        return HIDDEN
-    return redact_secrets(value)
+def _is_hidden(key: str, value: Any) -> bool:
+    if not isinstance(value, str) or not value or not is_secret(key):
+        return False
+    return not (value.startswith("${") and value.endswith("}"))
 
 
 def is_secret(key: str) -> bool:
     """Whether a key or an environment variable is named like a secret."""
     return SECRET_NAME.search(key) is not None
-
-
-def _is_interpolation(value: str) -> bool:
-    return value.startswith("${") and value.endswith("}")

@@ -137,12 +137,9 @@ class Lock:
     def is_held(cls, path: str | os.PathLike) -> bool:
         """Whether anybody, in this process or another, holds the lock on `path`."""
         lock = cls(path)
-        if not os.path.exists(path):
-            return False
-        if not lock.acquire():
-            return True
+        free = not os.path.exists(path) or lock.acquire()
         lock.release()
-        return False
+        return not free
 
     def __enter__(self) -> "Lock":
         self.acquire(wait=True)

@@ -86,14 +86,12 @@ class RunFolder:
     def record_failure(self, error: BaseException, **facts: Any) -> None:
         """Record that the run failed or was interrupted; log it where that cannot be written."""
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-        text = f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, Interrupted) else f"{type(error).__name__}: {error}"
         if isinstance(error, UserError):
             text = error.problem
-        elif isinstance(error, Interrupted):
-            text = str(error)
+        ended = {"status": "interrupted" if interrupted else "failed", "error": text}
         try:
-            status = "interrupted" if interrupted else "failed"
-            self.finish({"status": status, "error": text, **facts})
+            self.finish(ended | facts)
         except OSError as reason:
             log.error("%s cannot be written: %s", self.path / "results.json", reason.strerror)
 

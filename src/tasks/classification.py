@@ -7,6 +7,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
 from . import optim
@@ -173,7 +174,9 @@ class ClassificationTask(L.LightningModule):
         # For the length Lightning has made the loader before the checkpoint of a resumed run is
         # read. It restores the position in the epoch only to a loader that it makes afterwards.
         self.trainer.fit_loop._combined_loader = None
-        timing = optim.scheduler_timing(scheduler, self.trainer, self.interval, self.monitor)
+        timing: dict[str, Any] = {"interval": self.interval, "monitor": self.monitor}
+        if isinstance(scheduler, ReduceLROnPlateau):  # it steps only in epochs with a validation
+            timing["frequency"] = self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **timing}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

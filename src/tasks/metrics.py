@@ -14,17 +14,8 @@ from ..errors import UserError
 from .predictions import Predictions, PredictionStore
 
 # Names in results.json that an extra metric cannot have.
-RESERVED = (
-    "acc_low",
-    "acc_high",
-    "acc_top2",
-    "acc_top3",
-    "acc_top4",
-    "acc_top5",
-    "ece",
-    "per_class",
-    "most_confused",
-)
+RESERVED = {"acc_low", "acc_high", "acc_top2", "acc_top3", "acc_top4", "acc_top5", "ece"}
+RESERVED |= {"per_class", "most_confused"}
 
 
 @dataclass
@@ -57,15 +48,12 @@ class EvaluationMetrics(nn.Module):
         self.own_names = ["loss", "acc", "acc_balanced"]
         if num_classes > 5:
             self.own_names.append("acc_top5")
-            self.top5 = MulticlassAccuracy(
-                num_classes, top_k=5, average="micro", validate_args=False
-            )
-        extra = extra or {}
-        for name, metric in extra.items():
+            self.top5 = MulticlassAccuracy(num_classes, 5, "micro", validate_args=False)
+        for name, metric in (extra or {}).items():
             _check_extra_metric(name, metric, num_classes, self.own_names)
         # Compute groups would merge metrics whose counts of the first batch are equal by chance.
         self.extra = MetricCollection(
-            {name: metric.clone() for name, metric in extra.items()}, compute_groups=False
+            {name: metric.clone() for name, metric in (extra or {}).items()}, compute_groups=False
         )
 
     @property
@@ -114,8 +102,8 @@ class EvaluationMetrics(nn.Module):
 
 
 def _check_extra_metric(name: str, metric: Any, num_classes: int, own_names: list[str]) -> None:
-    taken = {*own_names, *RESERVED}
-    if name in taken or hasattr(MetricCollection, name) or not name.isidentifier():
+    taken = name in own_names or name in RESERVED or hasattr(MetricCollection, name)
+    if taken or not name.isidentifier():
         raise UserError(
             f"metrics.{name}: an extra metric cannot have this name.",
             "Choose a name of letters, digits and _ that is not reserved: "

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 
 from ..errors import UserError
 
@@ -24,8 +24,7 @@ def find_head(model: nn.Module, num_classes: int) -> nn.Module:
     Raises:
         UserError: it does not have one output per class.
     """
-    layers = [m for m in model.modules() if any(True for _ in m.parameters(recurse=False))]
-    head = layers[-1]
+    head = [m for m in model.modules() if list(m.parameters(recurse=False))][-1]
     outputs = getattr(head, "out_features", getattr(head, "out_channels", None))
     if outputs != num_classes:
         raise UserError(
@@ -54,24 +53,18 @@ def parameter_groups(
     head_ids = {id(p) for p in (model if head is None else head).parameters()}
     groups: list[dict[str, Any]] = []
     for backbone in (True, False):
-        part = [
-            p for p in model.parameters() if p.requires_grad and (id(p) not in head_ids) == backbone
-        ]
-        if decay_norm_and_bias:
-            groups.append({"params": part, "backbone": backbone})
-        else:
+        part = [p for p in model.parameters() if (id(p) not in head_ids) == backbone]
+        part = [p for p in part if p.requires_grad]
+        if not decay_norm_and_bias:
             vectors = [p for p in part if p.ndim <= 1]
             groups.append({"params": vectors, "backbone": backbone, "weight_decay": 0.0})
-            matrices = [p for p in part if p.ndim > 1]
-            groups.append({"params": matrices, "backbone": backbone})
+            part = [p for p in part if p.ndim > 1]
+        groups.append({"params": part, "backbone": backbone})
     return [group for group in groups if group["params"]]
 
 
 def build_optimizer(
-    factory: OptimizerFactory,
-    groups: Sequence[dict[str, Any]],
-    backbone_lr: float,
-    fused: bool,
+    factory: OptimizerFactory, groups: Sequence[dict[str, Any]], backbone_lr: float, fused: bool
 ) -> torch.optim.Optimizer:
     """An optimizer over parameter groups.
 
@@ -81,9 +74,8 @@ def build_optimizer(
         backbone_lr: learning rate of the backbone, as a fraction of the optimizer's.
         fused: taken where the factory leaves `fused` at None.
     """
-    options = {}
-    if getattr(factory, "keywords", {}).get("fused", True) is None:
-        options["fused"] = fused
+    left_open = getattr(factory, "keywords", {}).get("fused", True) is None
+    options = {"fused": fused} if left_open else {}
     parameters: Any = list(groups)
     if len(groups) == 1 and "weight_decay" not in groups[0]:
         parameters = groups[0]["params"]
@@ -144,13 +136,3 @@ def can_fuse(trainer: Any) -> bool:
     """Whether a fused optimizer works; Lightning refuses one with clipping and mixed precision."""
     clipped = trainer.gradient_clip_val and "mixed" in str(trainer.precision)
     return trainer.strategy.root_device.type in ("cpu", "cuda") and not clipped
-
-
-def scheduler_timing(
-    scheduler: object, trainer: Any, interval: str, monitor: str
-) -> dict[str, Any]:
-    """When Lightning steps a schedule: `interval`, `monitor`, and `frequency` for a plateau."""
-    timing: dict[str, Any] = {"interval": interval, "monitor": monitor}
-    if isinstance(scheduler, ReduceLROnPlateau):  # it steps only in epochs with a validation
-        timing["frequency"] = trainer.check_val_every_n_epoch or 1
-    return timing

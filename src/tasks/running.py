@@ -41,13 +41,12 @@ class RunningMetrics:
             logits: (N, num_classes), or None where the step does not return them.
             labels: (N,) class indices, or (N, num_classes) probabilities.
         """
-        size = len(labels)
-        self.loss_sum.add_(loss, alpha=size)
-        self.count += size
+        self.loss_sum.add_(loss, alpha=len(labels))
+        self.count += len(labels)
         if logits is not None:
             classes = labels if labels.ndim == 1 else labels.argmax(1)
             self.correct.add_((logits.argmax(1) == classes).sum())
-            self.predicted += size
+            self.predicted += len(labels)
 
     def close_interval(self, strategy: Any) -> float:
         """The mean loss since the last call, over all processes."""
@@ -60,14 +59,11 @@ class RunningMetrics:
         return self.last_loss
 
     def compute(self) -> dict[str, float]:
-        """`loss` and `acc` over the closed intervals of the epoch, as far as they were counted."""
-        loss, correct, count, predicted = self.epoch
-        metrics = {}
-        if count:
-            metrics["loss"] = loss / count
-        if predicted:
-            metrics["acc"] = correct / predicted
-        return metrics
+        """`loss` and `acc` of the epoch so far, in this process; this reads from the device."""
+        opened = [*self.sums.tolist(), self.count, self.predicted]
+        loss, correct, count, predicted = map(sum, zip(self.epoch, opened, strict=True))
+        metrics = {"loss": (loss, count), "acc": (correct, predicted)}
+        return {name: total / images for name, (total, images) in metrics.items() if images}
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, in plain types."""

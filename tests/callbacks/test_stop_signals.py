@@ -7,7 +7,8 @@ import lightning as L
 import pytest
 import torch
 
-from src.callbacks import EpochCallback, Interrupted, LastCheckpoint, StopSignals
+from src.callbacks import EpochCallback, LastCheckpoint, StopSignals
+from src.errors import Interrupted
 
 
 class Send(L.Callback):

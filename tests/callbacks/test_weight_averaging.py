@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from src.callbacks import EMA, SWA, BestCheckpoint, LastCheckpoint, StepSeed
+from src.config.validate import mismatch, parameters
 from src.models import ResNet9
 
 NAMES = ("model.head.weight", "model.layers.0.0.weight", "model.layers.0.1.running_mean")
@@ -110,7 +111,9 @@ def test_integers_are_not_averaged(average):
     assert average._average(torch.tensor(1.0), torch.tensor(2.0), 1) == 1.5
 
 
-@pytest.mark.parametrize("wrong", [partial(EMA, 1.0), partial(SWA, -0.1)])
-def test_arguments_are_fractions(wrong):
-    with pytest.raises(ValueError, match="at least 0 and below 1"):
-        wrong()
+@pytest.mark.parametrize(("average", "name"), [(EMA, "decay"), (SWA, "start")])
+def test_arguments_are_fractions(average, name):
+    annotation = parameters(average)[0][name].annotation
+    assert (
+        mismatch(1.0, annotation) and mismatch(-0.1, annotation) and not mismatch(0.0, annotation)
+    )

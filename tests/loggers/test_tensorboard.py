@@ -150,7 +150,7 @@ def test_a_new_run_in_an_old_folder_starts_anew(train, tmp_path):
     assert not (tmp_path / "a" / "tb" / "results").exists()
 
 
-def test_it_works_without_a_start(tmp_path):
+def test_it_works_without_a_trainer(tmp_path):
     logger = TensorBoard(tmp_path, flush_secs=1)
     logger.log_metrics({"val/loss": 1.0, "speed": 2.0, "epoch": 0}, 3)
     logger.log_image("test/x", [np.zeros((4, 4, 3), np.uint8)], 3)

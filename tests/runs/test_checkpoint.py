@@ -50,11 +50,11 @@ def test_pickled_code_does_not_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"classes": "ab"}, "class names"),
-        ({"classes": []}, "class names"),
+        ({"classes": "ab"}, "classes"),
+        ({"classes": []}, "classes"),
         ({"channels": 0}, "channels"),
         ({"channels": True}, "channels"),
-        ({"image_size": 10**6}, "pixels"),
+        ({"image_size": 10**6}, "image_size"),
         ({"mean": [0.5, 0.5]}, "mean"),
         ({"std": None}, "std"),
         ({"config": [1]}, "config"),
