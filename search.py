@@ -4,7 +4,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src.config.cli import run, two_line_errors
 
@@ -16,7 +16,8 @@ def main(cfg: DictConfig) -> float | None:
         from src.sweeps.search import search
 
         job = HydraConfig.get()
-        return search(cfg, list(job.overrides.task), Path(job.runtime.output_dir))
+        typed = OmegaConf.to_container(job.overrides.task)  # as typed: interpolations stay
+        return search(cfg, typed, Path(job.runtime.output_dir))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src.config.cli import run, two_line_errors
 from src.config.stored import resumed_config
@@ -22,7 +22,7 @@ def main(cfg: DictConfig) -> float:
     """One run; returns the validation loss of its best checkpoint."""
     job = HydraConfig.get()
     run_dir = Path(job.runtime.output_dir)
-    typed = list(job.overrides.task)
+    typed = OmegaConf.to_container(job.overrides.task)  # as typed: interpolations stay
     if job.mode == RunMode.MULTIRUN:  # a job of a sweep whose launcher starts no process for it
         from src.sweeps.plan import run_job
 

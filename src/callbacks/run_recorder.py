@@ -47,13 +47,16 @@ class RunRecorder(EpochCallback):
     # Start
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        if stage != "fit" or self._writes or trainer.fast_dev_run:
+        if trainer.fast_dev_run or not (self._writes or stage == "fit"):
+            return
+        if self._writes:
+            self.folder.lock()
             return
         if self.config is None:  # a trainer composed by hand
             _replace_default_checkpoint(trainer, pl_module, self.folder)
             self.config = describe_run(trainer, pl_module)
         if trainer.is_global_zero:
-            self.folder.start(self.config, command_line(), resumed=trainer.ckpt_path is not None)
+            self.folder.start(self.config, command_line())
             self._writes = True
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -144,7 +147,7 @@ class RunRecorder(EpochCallback):
             return
         choices = [getattr(callback, "automatic", {}) for callback in trainer.callbacks]
         self.folder.note(automatic={k: v for chosen in choices for k, v in chosen.items()})
-        if not (self.folder.path / "results.json").is_file():  # results of an earlier part stay
+        if not self.folder.has_results():  # those of an earlier part stay until the test
             self.folder.write_results(self.results)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -169,6 +172,9 @@ class RunRecorder(EpochCallback):
                 settings = compared_settings(self.config or {})
                 logger.log_results(settings, final_metrics(self.results), trainer.global_step)
         log.info("%s", closing_line(self.results, self.folder.path))
+
+    def teardown(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        self.folder.release()
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         if self._writes:

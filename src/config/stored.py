@@ -5,7 +5,7 @@ Nothing heavy is imported here: the command line is read before anything else.
 
 import logging
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -46,8 +46,7 @@ def read_stored_config(path: Path, typed: DictConfig | None = None) -> dict[str,
             "Give the folder of a run that train.py has written.",
         ) from None
     settings = {key: content[key] for key in content if key not in ("hydra", "defaults")}
-    files = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in CONF.rglob("*.yaml")]
-    return _replace_values(settings, partial(_trusted, path, set(_targets(files)), typed))
+    return _replace_values(settings, partial(_trusted, path, _known_targets(), typed))
 
 
 def resumed_config(cfg: DictConfig, overrides: list[str]) -> DictConfig:
@@ -88,6 +87,13 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("it does not hold keys with values")
     return content
+
+
+@cache
+def _known_targets() -> set[str]:
+    """What this project's YAML files name as objects to build."""
+    files = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in CONF.rglob("*.yaml")]
+    return set(_targets(files))
 
 
 def _targets(node: Any) -> Iterator[str]:

@@ -9,9 +9,9 @@ from typing import Any
 import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
-from ..callbacks import MemoryFormat
 from ..callbacks.run_description import describe_data, run_title
 from ..config.instantiate import (
+    instantiate_callbacks,
     instantiate_metrics,
     instantiate_trainer,
     plain_config,
@@ -97,9 +97,7 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
 
 
 def _build_trainer(cfg: DictConfig, stored: Checkpoint, folder: Path) -> L.Trainer:
-    config = stored["description"].get("config") or {}
-    trained = config.get("trainer") or {}
-    layout = (config.get("callbacks") or {}).get("memory_format") or {}
+    trained = (stored["description"].get("config") or {}).get("trainer") or {}
     settings = {
         "_target_": "lightning.Trainer",
         "accelerator": cfg.trainer.accelerator,
@@ -110,7 +108,7 @@ def _build_trainer(cfg: DictConfig, stored: Checkpoint, folder: Path) -> L.Train
         "enable_model_summary": False,
         "use_distributed_sampler": False,
     }
-    callbacks: list[L.Callback] = [MemoryFormat(layout.get("channels_last"))]
+    callbacks = instantiate_callbacks(cfg, folder)
     return instantiate_trainer(OmegaConf.create({"trainer": settings}), folder, callbacks)
 
 

@@ -6,11 +6,10 @@ import os
 import shlex
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
@@ -21,7 +20,6 @@ from ..config.instantiate import plain_config
 from ..errors import Interrupted, UserError
 from ..runs import RunFolder
 from ..runs.environment import command_line
-from ..runs.files import read_json
 from ..runs.run_folder import last_checkpoint
 
 log = logging.getLogger(__name__)
@@ -36,25 +34,19 @@ def recorded_failures(cfg: DictConfig, run_dir: Path) -> Iterator[None]:
     Raises:
         UserError: in place of errors of the disk, the memory and the trainer's settings.
     """
-    before = read_json(run_dir / "results.json")
-    saved = _checkpoint_times(run_dir)
     try:
         with _sigterm_raises():
             yield
     except BaseException as error:
         reported = to_user_error(error, run_dir)
         if is_first_process():
-            kept = before if _checkpoint_times(run_dir) == saved else {}
-            _record(cfg, run_dir, reported, kept)
+            _record(cfg, run_dir, reported)
         if reported is error:
             raise
         raise reported from error
 
 
-def _record(
-    cfg: DictConfig, run_dir: Path, error: BaseException, before: Mapping[str, Any]
-) -> None:
-    """Write how a run failed; complete results `before` it stay, those of the checkpoints."""
+def _record(cfg: DictConfig, run_dir: Path, error: BaseException) -> None:
     folder = RunFolder(run_dir)
     if folder.is_used_elsewhere():  # the failure is that of this process, not of that run
         return
@@ -62,18 +54,11 @@ def _record(
         if not (folder.path / "run.json").is_file():
             folder.start(plain_config(cfg), command_line())
         folder.record_failure(error, seed=cfg.seed)
-        if cfg.resume and before.get("status") == "completed":
-            folder.write_results(before)
     except OSError as reason:
         log.error("%s cannot be written: %s", folder.path / "run.json", reason.strerror)
     last = last_checkpoint(folder.path)
     if isinstance(error, SystemExit | KeyboardInterrupt) and last is not None:
         log.info("To continue: python train.py %s", shlex.quote(f"resume={last}"))
-
-
-def _checkpoint_times(run_dir: Path) -> list[int]:
-    """When the checkpoints were written."""
-    return [path.stat().st_mtime_ns for path in sorted(run_dir.glob("checkpoints/*.ckpt"))]
 
 
 def to_user_error(error: BaseException, run_dir: Path) -> BaseException:

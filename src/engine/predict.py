@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,25 +23,24 @@ from ..reporting.text import render_table
 from ..runs import RunFolder
 from ..runs.environment import command_line
 from .prediction_files import (
+    SHOWN,
     DecodedBatch,
-    Failure,
     ImageFiles,
     Prediction,
+    PredictionWriter,
     find_files,
-    write_predictions,
 )
 
 log = logging.getLogger(__name__)
-SHOWN = 20  # rows of a table on the console; the files hold all
 MAX_WORKERS = 8
 
 
 def predict(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Predict the classes of all images that `cfg.path` stands for.
 
-    Writes into `folder`: `predictions.csv`, `predictions.jsonl` (one JSON object a line),
-    `unreadable.csv` where files cannot be read, `cam/` with `cam=true`, and `results.json`. The
-    tables of a prediction that fails or is interrupted hold what was predicted before.
+    Writes into `folder`, batch by batch: `predictions.csv`, `predictions.jsonl` (one JSON object a
+    line), `unreadable.csv` where files cannot be read, and `cam/` with `cam=true`; at the end
+    `results.json`. Tables end in `.part` until the prediction is complete.
 
     Returns:
         The content of `results.json`.
@@ -61,20 +59,19 @@ def predict(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     run = RunFolder(folder)
     run.start(plain_config(cfg), command_line())
     try:
-        predictions, failures = _predict_files(cfg, classifier, files, run.path)
+        writer = _predict_files(cfg, classifier, files, run.path)
     except BaseException as error:
         run.record_failure(error)
         raise
-    counts = Counter(prediction.ranking[0][0] for prediction in predictions)
     results = {
         "status": "completed",
         "checkpoint": os.path.abspath(cfg.ckpt),
-        "predictions": len(predictions),
-        "unreadable": len(failures),
-        "classes": dict(counts.most_common()),
+        "predictions": writer.counts.total(),
+        "unreadable": writer.num_unreadable,
+        "classes": dict(writer.counts.most_common()),
     }
     run.finish(results)
-    log_predictions(str(cfg.path), predictions, failures)
+    log_predictions(str(cfg.path), writer)
     if skipped:
         log.info("Skipped %s files without the extension of an image", f"{skipped:,}")
     log.info("%s", run.path)
@@ -102,20 +99,17 @@ def choose_device(name: str) -> torch.device:
 
 def _predict_files(
     cfg: DictConfig, classifier: Classifier, files: Sequence[str], folder: Path
-) -> tuple[list[Prediction], list[Failure]]:
+) -> PredictionWriter:
     top_k = min(cfg.top_k, len(classifier.classes))
-    predictions: list[Prediction] = []
-    failures: list[Failure] = []
     shutil.rmtree(folder / "cam", ignore_errors=True)  # of an earlier prediction
-    try:
+    with PredictionWriter(folder, top_k) as writer:
         for batch in _batches(cfg, classifier, files):
-            failures += batch.failures
+            predictions: list[Prediction] = []
             if batch.files:
-                done = len(predictions)
-                predictions += _predict_batch(classifier, batch, top_k, folder / "cam", done)
-    finally:
-        write_predictions(folder, predictions, failures, top_k)
-    return predictions, failures
+                done = writer.counts.total()
+                predictions = _predict_batch(classifier, batch, top_k, folder / "cam", done)
+            writer.write(predictions, batch.failures)
+    return writer
 
 
 def _batches(cfg: DictConfig, classifier: Classifier, files: Sequence[str]) -> Any:
@@ -164,27 +158,26 @@ def _predict_batch(
     return [Prediction(*row) for row in zip(batch.files, rankings, cams, strict=True)]
 
 
-def log_predictions(
-    path: str, predictions: Sequence[Prediction], failures: Sequence[Failure]
-) -> None:
+def log_predictions(path: str, writer: PredictionWriter) -> None:
     """Log the first rows of both tables, without the folder `path`, and the counts."""
     prefix = os.path.join(os.path.expanduser(path), "")
     rows = []
-    for file, ranking, _ in predictions[:SHOWN]:
+    for file, ranking, _ in writer.first_predictions:
         classes = [f"{name} {probability:.4f}" for name, probability in ranking]
         rows.append([file.removeprefix(prefix), *classes])
     if rows:
         ranks = [f"{rank}." for rank in range(2, len(rows[0]))]
         log.info("%s", render_table(["file", "prediction", *ranks], rows))
-        _log_rest(len(predictions), "predictions.csv")
-    counts = Counter(prediction.ranking[0][0] for prediction in predictions).most_common()
-    classes = [f"{name}: {count:,}" for name, count in counts[:10]] + ["..."] * (len(counts) > 10)
-    log.info("Predicted %s (%s)", f"{len(predictions):,}", ", ".join(classes))
-    if failures:
-        rows = [[file.removeprefix(prefix), reason] for file, reason in failures[:SHOWN]]
+        _log_rest(writer.counts.total(), "predictions.csv")
+    most_common = writer.counts.most_common(10)
+    classes = [f"{name}: {count:,}" for name, count in most_common]
+    classes += ["..."] * (len(writer.counts) > 10)
+    log.info("Predicted %s (%s)", f"{writer.counts.total():,}", ", ".join(classes))
+    if writer.num_unreadable:
+        rows = [[file.removeprefix(prefix), reason] for file, reason in writer.first_failures]
         table = render_table(["file", "reason"], rows)
-        log.info("Could not read %s:\n%s", f"{len(failures):,}", table)
-        _log_rest(len(failures), "unreadable.csv")
+        log.info("Could not read %s:\n%s", f"{writer.num_unreadable:,}", table)
+        _log_rest(writer.num_unreadable, "unreadable.csv")
 
 
 def _log_rest(count: int, name: str) -> None:

@@ -1,12 +1,15 @@
 """Files of a prediction: finding and decoding the images, and writing the tables."""
 
+import csv
 import glob
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, Self
 
 import torch
 from torch.utils.data import Dataset
@@ -14,8 +17,8 @@ from torch.utils.data import Dataset
 from ..datamodules.decode import EXTENSIONS, decode, is_image_name
 from ..errors import UserError
 from ..inference.classifier import Classifier
-from ..runs.files import atomic_write, write_csv
 
+SHOWN = 20  # rows of a table on the console; the files hold all
 VIEW_SIZE = 224  # least height and width of an image that people look at, in pixels
 Failure = tuple[str, str]  # file, reason
 
@@ -118,30 +121,61 @@ class ImageFiles(Dataset):
         return DecodedBatch(decoded, images[: len(decoded)], views[: len(decoded)], failures)
 
 
-def write_predictions(
-    folder: Path, predictions: Sequence[Prediction], failures: Sequence[Failure], top_k: int
-) -> None:
-    """Write predictions.csv, predictions.jsonl and, where files are unreadable, unreadable.csv.
+class PredictionWriter:
+    """Writes predictions.csv, predictions.jsonl and unreadable.csv, batch by batch.
 
-    Names that are not valid UTF-8 keep their bytes in CSV and are escaped in JSON.
+    The files end in .part until the prediction is complete, so that a prediction that is killed
+    keeps its rows. Names that are not valid UTF-8 keep their bytes in CSV and are escaped in JSON.
+
+    Args:
+        folder: the run folder.
+        top_k: classes per image.
     """
-    columns = ["file"]
-    for rank in range(1, top_k + 1):
-        columns += [f"class_{rank}", f"probability_{rank}"]
-    rows = []
-    for file, ranking, _ in predictions:
-        cells = [(name, f"{probability:.6f}") for name, probability in ranking]
-        rows.append([file, *chain.from_iterable(cells)])
-    write_csv(folder / "predictions.csv", columns, rows, errors="surrogateescape")
-    with atomic_write(folder / "predictions.jsonl", errors="backslashreplace") as lines:
+
+    def __init__(self, folder: Path, top_k: int):
+        self.folder = folder
+        self.counts: Counter[str] = Counter()  # images by predicted class
+        self.num_unreadable = 0
+        self.first_predictions: list[Prediction] = []  # at most SHOWN, for the console
+        self.first_failures: list[Failure] = []
+        self._stack = ExitStack()
+        self._csv = csv.writer(self._open("predictions.csv", "surrogateescape"))
+        self._jsonl = self._open("predictions.jsonl", "backslashreplace")
+        self._unreadable = csv.writer(self._open("unreadable.csv", "surrogateescape"))
+        ranks = [(f"class_{rank}", f"probability_{rank}") for rank in range(1, top_k + 1)]
+        self._csv.writerow(["file", *chain.from_iterable(ranks)])
+        self._unreadable.writerow(["file", "reason"])
+
+    def _open(self, name: str, errors: str) -> IO[str]:
+        part = self.folder / f"{name}.part"
+        return self._stack.enter_context(
+            part.open("w", newline="", encoding="utf-8", errors=errors)
+        )
+
+    def write(self, predictions: Sequence[Prediction], failures: Sequence[Failure]) -> None:
+        """Append the predictions of a batch and the files that have none."""
         for file, ranking, cam in predictions:
+            cells = [(name, f"{probability:.6f}") for name, probability in ranking]
+            self._csv.writerow([file, *chain.from_iterable(cells)])
             classes = [{"class": name, "probability": round(p, 6)} for name, p in ranking]
             row: dict[str, Any] = {"file": file, "predictions": classes}
             if cam is not None:
                 row["cam"] = cam
-            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-    unreadable = folder / "unreadable.csv"
-    if failures:
-        write_csv(unreadable, ["file", "reason"], failures, errors="surrogateescape")
-    else:
-        unreadable.unlink(missing_ok=True)  # of an earlier prediction into this folder
+            self._jsonl.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self._unreadable.writerows(failures)
+        self.counts.update(prediction.ranking[0][0] for prediction in predictions)
+        self.num_unreadable += len(failures)
+        self.first_predictions += predictions[: SHOWN - len(self.first_predictions)]
+        self.first_failures += failures[: SHOWN - len(self.first_failures)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        self._stack.close()
+        if kind is not None:
+            return
+        for name in ("predictions.csv", "predictions.jsonl", "unreadable.csv"):
+            (self.folder / f"{name}.part").replace(self.folder / name)
+        if not self.num_unreadable:
+            (self.folder / "unreadable.csv").unlink()

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from ..config.instantiate import plain_config
 from ..config.validate import validate
 from ..errors import UserError
-from ..runs import checkpoint
+from ..runs import RunFolder, checkpoint
 from ..runs.run_folder import flatten, last_checkpoint
 from ..tasks.optim import LENGTH_ARGUMENTS
 from .failures import is_first_process
@@ -61,7 +61,7 @@ def check_run_dir(cfg: DictConfig, run_dir: Path) -> None:
     """
     if cfg.resume:
         check_resumable(cfg)
-    elif is_first_process() and last_checkpoint(run_dir) is not None:
+    elif is_first_process() and (last_checkpoint(run_dir) or RunFolder(run_dir).has_results()):
         command = shlex.quote(f"resume={run_dir}")
         raise UserError(
             f"{run_dir} already holds a run.",

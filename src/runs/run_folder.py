@@ -29,27 +29,18 @@ class RunFolder:
         self._record: dict[str, Any] = {}
         self._lock = Lock(self.path / ".run.lock")
 
-    def start(
-        self, config: Mapping[str, Any], command: Sequence[str], resumed: bool = False
-    ) -> None:
-        """Lock the folder and record what is about to run.
+    def start(self, config: Mapping[str, Any], command: Sequence[str]) -> None:
+        """Lock the folder and record what is about to run. Earlier results stay until `finish`.
 
         Args:
             config: the settings of the run, in plain types.
             command: what was typed.
-            resumed: results of an earlier part of the run stay until there are new ones.
 
         Raises:
             UserError: another process is writing into the folder.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        if not self._lock.acquire():
-            raise UserError(
-                f"Another process is writing into {self.path}.",
-                "Wait until it has ended, or end it, and start again.",
-            )
-        if not resumed:
-            (self.path / "results.json").unlink(missing_ok=True)
+        self.lock()
         before = read_json(self.path / "run.json")
         earlier = [*before.pop("earlier", []), before] if before else []
         self._record = {
@@ -66,6 +57,18 @@ class RunFolder:
         write_text(self.path / "config.yaml", text)
         self.note()
 
+    def lock(self) -> None:
+        """Keep other processes out.
+
+        Raises:
+            UserError: another process is writing into the folder.
+        """
+        if not self._lock.acquire():
+            raise UserError(
+                f"Another process is writing into {self.path}.",
+                "Wait until it has ended, or end it, and start again.",
+            )
+
     def note(self, **facts: Any) -> None:
         """Add facts to `run.json`."""
         self._record.update(facts)
@@ -78,26 +81,38 @@ class RunFolder:
     def finish(self, results: Mapping[str, Any]) -> None:
         """Write `results.json`, set the status in `run.json` and release the lock."""
         self.write_results(results)
+        self._set_status({"status": results["status"]})
+
+    def _set_status(self, facts: Mapping[str, str]) -> None:
         if not self._record:
             self._record = read_json(self.path / "run.json")
-        self.note(status=results["status"], end=now())
+        self.note(**facts, end=now())
         self.release()
 
     def record_failure(self, error: BaseException, **facts: Any) -> None:
-        """Record that the run failed or was interrupted; log it where that cannot be written."""
+        """Record that the run failed or was interrupted; log it where that cannot be written.
+
+        Results of an earlier part of the run stay.
+        """
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
         text = str(error) if isinstance(error, Interrupted) else f"{type(error).__name__}: {error}"
         if isinstance(error, UserError):
             text = error.problem
         ended = {"status": "interrupted" if interrupted else "failed", "error": text}
         try:
-            self.finish(ended | facts)
+            if not self.has_results():
+                self.write_results(ended | facts)
+            self._set_status(ended)
         except OSError as reason:
             log.error("%s cannot be written: %s", self.path / "results.json", reason.strerror)
 
     def release(self) -> None:
         """Let other processes write into the folder."""
         self._lock.release()
+
+    def has_results(self) -> bool:
+        """Whether a run was completed in this folder."""
+        return read_json(self.path / "results.json").get("status") == "completed"
 
     def is_used_elsewhere(self) -> bool:
         """Whether another process is writing into the folder."""
@@ -115,19 +130,21 @@ def status(folder: Path) -> str:
         completed, failed, interrupted, pruned, trained (not yet tested), running (or killed),
         or waiting.
     """
-    run = read_json(folder / "run.json")
-    results = read_json(folder / "results.json")
-    if run.get("status") == "running":  # results may be those of an earlier part
-        return "running"
-    return results.get("status") or run.get("status", "waiting")
+    results = read_json(folder / "results.json").get("status", "waiting")
+    recorded = read_json(folder / "run.json").get("status", results)
+    if recorded == "completed" and results != "completed":  # its results are lost
+        return results
+    return recorded  # results may be those of an earlier part of the run
 
 
 def set_status(folder: Path, new_status: str, error: str) -> None:
     """Record how a run ended that could not record it itself."""
     run = read_json(folder / "run.json")
     if run:
-        write_json(folder / "run.json", run | {"status": new_status, "end": now()})
-    write_json(folder / "results.json", {"status": new_status, "error": error})
+        ended = {"status": new_status, "error": error, "end": now()}
+        write_json(folder / "run.json", run | ended)
+    if not RunFolder(folder).has_results():
+        write_json(folder / "results.json", {"status": new_status, "error": error})
 
 
 def last_checkpoint(folder: Path) -> Path | None:

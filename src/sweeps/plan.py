@@ -154,7 +154,7 @@ def _lock(sweep: Path, jobs: Sequence[PlannedJob]) -> Lock:
 
 def _clear_failed(folder: Path) -> None:
     """Make room where a job failed: it starts again from its beginning."""
-    if status(folder) != "failed":
+    if status(folder) != "failed" or RunFolder(folder).has_results():
         return
     for name in ("checkpoints", "tb"):
         shutil.rmtree(folder / name, ignore_errors=True)

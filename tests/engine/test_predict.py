@@ -14,7 +14,7 @@ from PIL import Image
 
 import src
 from src.engine.predict import choose_device, log_predictions, predict
-from src.engine.prediction_files import Prediction
+from src.engine.prediction_files import Prediction, PredictionWriter
 from src.errors import UserError
 from src.models import LeNet
 
@@ -134,6 +134,16 @@ def test_grad_cam_overlays(lenet_checkpoint, tmp_path):
             assert image.size == (224, 224) and image.mode == "RGB"
 
 
+def test_memory_holds_the_rows_of_one_batch(tmp_path):
+    ranking = [("cat", 1.0)]
+    with PredictionWriter(tmp_path, top_k=1) as writer:
+        for _ in range(50):
+            writer.write([Prediction("a.jpg", ranking)] * 10, [("b.jpg", "broken")])
+            assert len(writer.first_predictions) <= 20 and len(writer.first_failures) <= 20
+    assert writer.counts["cat"] == len(read_rows(tmp_path / "predictions.csv")) == 500
+    assert writer.num_unreadable == len(read_rows(tmp_path / "unreadable.csv")) == 50
+
+
 def test_a_failure_is_recorded_and_keeps_the_rows_before(lenet_checkpoint, tmp_path, monkeypatch):
     write_readable(tmp_path / "in", 3)
     original, calls = LeNet.forward, []
@@ -149,7 +159,7 @@ def test_a_failure_is_recorded_and_keeps_the_rows_before(lenet_checkpoint, tmp_p
         run_predict(lenet_checkpoint, tmp_path / "in", tmp_path / "out", batch_size=1)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results == {"status": "failed", "error": "ZeroDivisionError: in the network"}
-    assert len(read_rows(tmp_path / "out" / "predictions.csv")) == 2
+    assert len(read_rows(tmp_path / "out" / "predictions.csv.part")) == 2
 
 
 @pytest.mark.parametrize(
@@ -193,10 +203,14 @@ def test_names_that_are_not_text(lenet_checkpoint, tmp_path, caplog):
     assert "\\udcff\\x1b[31m.png" in caplog.text and "\x1b" not in caplog.text
 
 
-def test_the_console_shows_the_first_rows(caplog):
+def test_the_console_shows_the_first_rows(caplog, tmp_path):
     caplog.set_level("INFO")
     ranking = [("cat", 0.75), ("dog", 0.25)]
-    log_predictions("photos", [Prediction(f"photos/{i}.jpg", ranking) for i in range(25)], [])
+    with PredictionWriter(tmp_path, top_k=2) as writer:
+        for start in (0, 15):
+            numbers = range(start, min(start + 15, 25))
+            writer.write([Prediction(f"photos/{i}.jpg", ranking) for i in numbers], [])
+    log_predictions("photos", writer)
     assert "cat 0.7500" in caplog.text and "photos/" not in caplog.text
     assert "19.jpg" in caplog.text and "20.jpg" not in caplog.text
     assert "... and 5 more, in predictions.csv" in caplog.text

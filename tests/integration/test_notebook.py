@@ -118,3 +118,5 @@ def test_the_recorder_and_the_report_alone_leave_the_same_files(typed, tmp_path)
     content = read_checkpoint(tmp_path, "best")
     assert content["description"]["classes"] == list("0123456789")
     assert content["epoch"] == results["best_epoch"]
+    compose_and_train(tmp_path, [RunRecorder(tmp_path), Report(tmp_path)])  # the cell again
+    assert read_results(tmp_path)["test"] == results["test"]

@@ -75,15 +75,9 @@ def test_each_logger_alone(name, tmp_path):
     assert (tmp_path / "metrics.csv").is_file()
 
 
-# Files. Callbacks that others build upon stay: the base class and what the recorder and the signal
-# handler save with.
-
-NEEDED = ("last", "best", "onednn", "run_recorder")
-
-
 def own_callbacks():
     own = {name: node["_target_"] for name, node in NODES.items() if "src." in node["_target_"]}
-    return [(name, t.rpartition(".")[2]) for name, t in own.items() if name not in NEEDED]
+    return [(name, target.rpartition(".")[2]) for name, target in own.items()]
 
 
 def delete_callback(project, name, cls):

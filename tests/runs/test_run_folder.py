@@ -43,15 +43,29 @@ def test_a_resumed_run_keeps_its_record_and_its_results(tmp_path):
     first.start({}, ["train.py"])
     first.finish({"status": "completed", "test": {"acc": 1.0}})
     second = RunFolder(tmp_path)
-    second.start({}, ["train.py", "resume=last"], resumed=True)
+    second.start({}, ["train.py", "resume=last"])
     assert read(tmp_path / "results.json")["test"] == {"acc": 1.0}
     assert status(tmp_path) == "running"  # whatever the old results say
     assert [run["command"] for run in read(tmp_path / "run.json")["earlier"]] == [["train.py"]]
-    second.release()
+    second.record_failure(ValueError("odd"))
+    assert read(tmp_path / "results.json")["test"] == {"acc": 1.0}
+    assert status(tmp_path) == "failed"
+    set_status(tmp_path, "interrupted", "ended by SIGKILL")
+    assert read(tmp_path / "results.json")["test"] == {"acc": 1.0}
+    assert status(tmp_path) == "interrupted"
+    (tmp_path / "results.json").unlink()
     third = RunFolder(tmp_path)
     third.start({}, ["train.py"])
-    assert not (tmp_path / "results.json").exists()
-    third.release()
+    third.finish({"status": "completed", "test": {"acc": 0.5}})
+    assert read(tmp_path / "results.json")["test"] == {"acc": 0.5}
+
+
+def test_a_completed_run_without_its_results_is_not_completed(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.start({}, [])
+    folder.finish({"status": "completed"})
+    (tmp_path / "results.json").unlink()
+    assert status(tmp_path) == "waiting"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from src.errors import UserError
 from src.runs.files import Lock
+from src.runs.run_folder import status
 from src.sweeps import pool as pool_module
 from src.sweeps.search import open_study, search
 
@@ -45,6 +46,7 @@ for epoch in range(4):
 loss = float("nan") if kind == "nan" and lr > 0.05 else lr
 results = {"status": "completed", "val": {"loss": loss, "acc": 1 - lr}, "train_seconds": 1.0}
 (folder / "results.json").write_text(json.dumps(results))
+(folder / "run.json").write_text(json.dumps({"status": "completed"}))
 """
 Start = Callable[..., "optuna.Study"]
 
@@ -104,8 +106,8 @@ def test_hopeless_trials_are_pruned_and_a_loss_that_is_not_finite_is_a_failure(
     assert states(study).count("COMPLETE") + states(study).count("PRUNED") == 6
     expected = {"COMPLETE": "completed", "PRUNED": "pruned", "FAIL": "failed"}
     for trial in study.trials:
-        path = tmp_path / "study" / trial.user_attrs["folder"] / "results.json"
-        assert json.loads(path.read_text())["status"] == expected[trial.state.name]
+        folder = tmp_path / "study" / trial.user_attrs["folder"]
+        assert status(folder) == expected[trial.state.name]
         if trial.state.name == "PRUNED":
             assert len(trial.intermediate_values) < 4
     complete = [trial.value for trial in study.trials if trial.state.name == "COMPLETE"]
