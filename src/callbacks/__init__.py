@@ -14,6 +14,7 @@ from .last_checkpoint import LastCheckpoint
 from .memory_format import MemoryFormat
 from .nan_guard import NaNGuard
 from .onednn import OneDNN
+from .output_check import OutputCheck
 from .progress import Progress
 from .report import Report
 from .run_recorder import RunRecorder
@@ -36,6 +37,7 @@ __all__ = [
     "MemoryFormat",
     "NaNGuard",
     "OneDNN",
+    "OutputCheck",
     "Progress",
     "Report",
     "RunRecorder",

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
+import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from .base import EpochCallback
@@ -29,6 +30,20 @@ class BestCheckpoint(ModelCheckpoint, EpochCallback):
         dirpath: str | Path | None = None,
     ):
         super().__init__(dirpath, "best", monitor, mode=mode, enable_version_counter=False)
+        self._validated = False
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._validated |= not trainer.sanity_checking
+        super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Without a validation there is nothing to judge by, and Lightning would warn.
+        if self._validated or self.monitor in trainer.callback_metrics:
+            super().on_train_epoch_end(trainer, pl_module)
+
+    @property
+    def state_key(self) -> str:
+        return type(self).__name__  # Lightning's lists its arguments
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best value; its file is in the folder of this run."""

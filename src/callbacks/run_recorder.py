@@ -16,7 +16,14 @@ from ..runs.environment import command_line
 from ..runs.metrics_table import MetricsTable
 from .base import EpochCallback, epoch_metrics
 from .run_description import compared_settings, describe_data, describe_run, run_title
-from .run_results import closing_line, final_metrics, monitored, split_metrics, summarize_run
+from .run_results import (
+    closing_line,
+    evaluated_checkpoint,
+    final_metrics,
+    monitored,
+    split_metrics,
+    summarize_run,
+)
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +54,8 @@ class RunRecorder(EpochCallback):
     # Start
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        if trainer.fast_dev_run and stage == "fit":
+            log.info("trainer.fast_dev_run=%s: no files are written", trainer.fast_dev_run)
         if trainer.fast_dev_run or not (self._writes or stage == "fit"):
             return
         if self._writes:
@@ -142,7 +151,7 @@ class RunRecorder(EpochCallback):
     # Results
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.results = summarize_run(trainer, pl_module, self.folder.path, self.best)
+        self.results = summarize_run(trainer, pl_module, self.table.last(), self.best)
         if not self._writes:
             return
         choices = [getattr(callback, "automatic", {}) for callback in trainer.callbacks]
@@ -156,9 +165,9 @@ class RunRecorder(EpochCallback):
     def _record_results(self, trainer: L.Trainer, pl_module: Any, split: str) -> None:
         if self.results is None:  # nothing was trained
             return
-        self.results = summarize_run(trainer, pl_module, self.folder.path, self.best)
         self.results["status"] = "completed"
-        self.results[split] = split_metrics(trainer, pl_module, split)
+        self.results["checkpoint"] = evaluated_checkpoint(trainer, self.folder.path)
+        self.results[split] = split_metrics(trainer, pl_module, split) or None
         if not self._writes:
             return
         evaluation = getattr(pl_module, "evaluations", {}).get(split)
@@ -174,6 +183,8 @@ class RunRecorder(EpochCallback):
         log.info("%s", closing_line(self.results, self.folder.path))
 
     def teardown(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        if stage == "validate" and trainer.limit_val_batches == 0:  # nothing is evaluated
+            self._record_results(trainer, pl_module, "val")
         self.folder.release()
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:

@@ -37,18 +37,20 @@ def split_metrics(trainer: L.Trainer, pl_module: Any, split: str) -> dict[str, A
 
 
 def summarize_run(
-    trainer: L.Trainer, pl_module: Any, run_dir: Path, best: Mapping[str, Any] | None
+    trainer: L.Trainer,
+    pl_module: Any,
+    last_epoch: Mapping[str, float],
+    best: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """The content of `results.json` after the training; `status` and `test` are still open."""
+    """The content of `results.json` after the training, which has evaluated nothing yet."""
     timer: Any = next((c for c in trainer.callbacks if hasattr(c, "trained_seconds")), None)
     speed = timer.images / max(timer.trained_seconds, 1e-9) if timer else None
     extra = getattr(getattr(pl_module, "val_metrics", None), "extra", {})
-    # The evaluated checkpoint, relative to the run folder; None for weights in memory.
-    checkpoint = trainer.ckpt_path if trainer.state.fn != "fit" else None
-    if checkpoint is not None and Path(checkpoint).absolute().is_relative_to(run_dir):
-        checkpoint = os.path.relpath(checkpoint, run_dir)
     return {
         "status": "trained",
+        "train": {
+            k: last_epoch[f"train/{k}"] for k in ("loss", "acc") if f"train/{k}" in last_epoch
+        },
         "val": best["metrics"] if best else None,
         "test": None,
         "best_epoch": best["epoch"] if best else None,
@@ -59,8 +61,17 @@ def summarize_run(
         "train_seconds": round(timer.train_seconds, 3) if timer else None,
         "images_per_second": round(speed, 1) if speed is not None else None,
         "num_parameters": sum(p.numel() for p in pl_module.parameters()),
-        "checkpoint": checkpoint and str(checkpoint),
+        "checkpoint": None,
     }
+
+
+def evaluated_checkpoint(trainer: L.Trainer, run_dir: Path) -> str | None:
+    """The file, relative to the run folder it lies in; None for weights in memory."""
+    path = trainer.ckpt_path
+    if path is None:
+        return None
+    inside = Path(path).absolute().is_relative_to(run_dir)
+    return os.path.relpath(path, run_dir) if inside else str(path)
 
 
 def final_metrics(results: Mapping[str, Any]) -> dict[str, float]:
@@ -76,7 +87,7 @@ def final_metrics(results: Mapping[str, Any]) -> dict[str, float]:
 
 def closing_line(results: Mapping[str, Any], run_dir: Path) -> str:
     """The result of a run in one line, and its folder in another."""
-    split = "test" if results["test"] else "val"
+    split = next((name for name in ("test", "val") if results[name]), "train")
     metrics = results[split] or {}
     shown = {"acc": "accuracy", **{name: name for name in results["metrics"]}, "loss": "loss"}
     parts = [f"{split} {word} {metrics[k]:.4f}" for k, word in shown.items() if k in metrics]
@@ -86,6 +97,8 @@ def closing_line(results: Mapping[str, Any], run_dir: Path) -> str:
         value = "" if chosen is None else f" {chosen:.4f}"
         line += f" (best of {results['epochs']} epochs: epoch {results['best_epoch'] + 1}, "
         line += f"chosen by {results['monitor']}{value})"
+    else:
+        line += " (nothing was validated: the weights are the last ones)"
     if results["train_seconds"] is not None:
         line += f" after {results['train_seconds']:.0f} s of training"
     return f"{line}\n{run_dir}"

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import UserError
@@ -68,10 +69,15 @@ def prepare_arguments(arguments: list[str]) -> list[str]:
     """The command line as Hydra takes it.
 
     Raises:
-        UserError: `resume=` names no checkpoint.
+        UserError: an option that Hydra does not have, or `resume=` names no checkpoint.
     """
-    arguments = _choose_folder(_find_resumed_run(arguments))
-    return [quote(argument) for argument in options_first(arguments)]
+    arguments = options_first(_choose_folder(_find_resumed_run(arguments)))
+    for argument in get_args_parser().parse_known_args(arguments)[1]:
+        raise UserError(
+            f"There is no option {argument}.",
+            f"Settings are KEY=VALUE; python {Path(sys.argv[0]).name} --help lists the options.",
+        )
+    return [quote(argument) for argument in arguments]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 They are made from the data that the exceptions carry and from the settings that were typed.
 """
 
+import os
 import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -41,6 +42,12 @@ def to_user_error(error: Exception) -> UserError | None:
             "Write KEY=VALUE without blanks around =, and quote what the shell would change: "
             "'optimizer.betas=[0.9,0.99]'.",
         )
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return UserError(
+            f"{os.path.relpath(mark.name)}:{mark.line + 1}: {error.problem or error.context}.",
+            "YAML wants KEY: VALUE, blanks instead of tabs, and closed brackets and quotes.",
+        )
     if any(own_frames(error)):
         return None
     unknown_key = ConfigKeyError | ConfigAttributeError
@@ -76,6 +83,8 @@ def _missing_file(error: MissingConfigException) -> UserError:
     options = error.options or sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     if not group or not options:
         return _general(error)
+    if (CONF / group / f"{name}.yml").is_file():
+        return UserError(f"conf/{group}/{name}.yml is not read.", f"Rename it to {name}.yaml.")
     near = [f"{group}={other}" for other in closest(name, options)]
     proposal = f"{did_you_mean(near)} " if near else ""
     choice = f"Choose one of: {', '.join(options)}."
@@ -98,12 +107,20 @@ def _unknown_key(cause: Any) -> UserError:
     settings = list(flatten(root))
     groups = [path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir()]
     near = closest(typed, [*groups, *root, *settings], cutoff=0.8)[:1]
-    near = near or [key for key in settings if key.endswith(f".{typed}")]  # such as lr=0.1
+    near = near or _same_name(typed, settings) or _same_name(typed.split("_")[-1], settings)
     if near:
         return UserError(f"There is no setting {typed}.", did_you_mean(near))
     above = missing.removesuffix(str(cause.key)).rstrip(".") or "The config"
     names = ", ".join(str(key) for key in cause.parent_node if not str(key).startswith("_"))
     return UserError(f"There is no setting {typed}.", f"{above} has {names}; +{typed}=... adds it.")
+
+
+def _same_name(typed: str, settings: Iterable[str]) -> list[str]:
+    """Settings with this name inside a group, such as lr or epochs, the most general ones."""
+    found = [key for key in settings if "." in key and key.endswith((f".{typed}", f"_{typed}"))]
+    found.sort(key=lambda key: (key.count("."), not key.endswith(f".{typed}")))
+    exact = [key for key in found[:1] if key.endswith(f".{typed}")]
+    return exact or [key for key in found if key.count(".") == found[0].count(".")][:3]
 
 
 def _general(error: Exception) -> UserError:

@@ -1,6 +1,5 @@
 """From a composed config to the objects of a run, one function for each of them."""
 
-import inspect
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -12,58 +11,28 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 from torchmetrics import Metric
 
 from ..errors import UserError
+from ..loggers.profiler import CompactProfiler
 from ..runs.checkpoint import AtomicCheckpointIO, to_plain
-from .factory import call, guarded, partial_instantiate
+from .factory import call, partial_instantiate
 from .plain import plain_config, resolved
 from .settings import is_enabled
-from .trial import check_model, check_monitors, try_loss, try_on_meta, try_optimizer
+from .trial import (
+    check_model,
+    check_monitors,
+    check_signature,
+    try_loss,
+    try_on_meta,
+    try_optimizer,
+)
 from .validate import locate, parameters, validate
 from .warning_filters import silence_warnings
 
 TIMING = ("interval", "monitor")  # keys of a scheduler that are arguments of the task
-
-
-def prepare_config(cfg: DictConfig) -> None:
-    """Complete a composed config before it is recorded or built.
-
-    Paths become absolute, as seen from where the command was typed; settings of the data that are
-    null become what pretrained weights expect.
-
-    Raises:
-        UserError: a network or weights that do not exist.
-    """
-    for group, keys in (("data", ("root", "cache_dir")), ("model", ("weights",))):
-        node = cfg.get(group) or {}
-        for key in keys:
-            # An interpolation stays as it is written: it may be a secret.
-            if key not in node or OmegaConf.is_interpolation(node, key) or not node[key]:
-                continue
-            path = os.path.abspath(os.path.expanduser(node[key]))
-            if group == "data" or os.path.isfile(path):
-                node[key] = path
-    _apply_pretrained_defaults(cfg)
-
-
-def _apply_pretrained_defaults(cfg: DictConfig) -> None:
-    """Set image size, channels, mean and std that are null to those of pretrained weights."""
-    model = cfg.get("model")
-    if not model or not model.get("weights"):
-        return
-    expected_input = getattr(locate("model", model._target_), "pretrained_input", None)
-    if expected_input is None:
-        return
-    names = [name for name in inspect.signature(expected_input).parameters if name in model]
-    defaults = guarded("model", expected_input, **{name: model[name] for name in names})
-    if cfg.data.get("channels") not in (None, defaults["channels"]):
-        defaults = {"image_size": defaults["image_size"]}  # mean and std are of other channels
-    for key, value in defaults.items():
-        if key in cfg.data and cfg.data[key] is None:
-            cfg.data[key] = value
 
 
 def instantiate_datamodule(cfg: DictConfig) -> L.LightningDataModule:
@@ -83,6 +52,7 @@ def instantiate_model(cfg: DictConfig, datamodule: Any) -> nn.Module:
     """
     node = resolved(cfg.model)
     facts = _input_facts(node, datamodule)
+    check_signature(locate("model", node["_target_"]), facts)
     without_weights = {"weights": None} if "weights" in node else {}
     size = getattr(datamodule, "image_size", None)
     known = {"in_channels", "num_classes"} <= set(facts) and bool(size)
@@ -215,7 +185,11 @@ def instantiate_trainer(
             f"trainer.accelerator={node['accelerator']}, but torch finds no GPU.",
             "Leave the key out to use what there is, or set trainer.accelerator=cpu.",
         )
+    if node.get("profiler") == "simple":
+        objects["profiler"] = CompactProfiler()
     trainer = call("trainer", node, **objects)
+    if trainer.overfit_batches:
+        trainer.limit_val_batches = 0  # Lightning has set it to as many batches of other images
     if str(node.get("precision")) in ("16", "16-mixed") and "bf16" in str(trainer.precision):
         raise UserError(
             "trainer.precision=16-mixed needs a GPU; on this CPU Lightning computes in bfloat16.",

@@ -27,10 +27,10 @@ NODES: dict[str, Any] = {
     "trainer.check_val_every_n_epoch": AtLeastOne | None,
     "trainer.val_check_interval": Positive | str | dict[str, float] | None,
     "trainer.limit_train_batches": Positive | None,
-    "trainer.limit_val_batches": Positive | None,
     "trainer.log_every_n_steps": Annotated[int, Field(ge=0)] | None,
 }
 # Without `metrics` and `logger` a run can be made.
+OBJECTS = {"data": "datamodules", "model": "models", "task": "tasks"}  # where classes lie
 GROUPS = ("data", "model", "task", "optimizer", "scheduler", "trainer", "callbacks")
 
 
@@ -40,11 +40,11 @@ def annotation_of(key: str) -> Any:
     return bool if group == "callbacks" and name == "enabled" else NODES.get(key)
 
 
-def check_settings(config: Mapping[str, Any]) -> None:
-    """Check the values of a config against one another.
+def check_groups(config: Mapping[str, Any]) -> None:
+    """Check that a run has all its parts.
 
     Raises:
-        UserError: the first that cannot work.
+        UserError: a part that is not chosen, or whose file does not say what it builds.
     """
     for group in GROUPS:
         if group not in config:  # NAME=[] takes it out
@@ -52,6 +52,21 @@ def check_settings(config: Mapping[str, Any]) -> None:
                 f"Nothing is chosen for {group}.",
                 f"Set {group}=NAME; python train.py --help lists the names.",
             )
+        node = config[group]
+        if group in OBJECTS and not (isinstance(node, Mapping) and node.get("_target_")):
+            raise UserError(
+                f"{group} has no _target_.",
+                f"The chosen file in conf/{group}/ needs a line such as "
+                f"_target_: src.{OBJECTS[group]}.my_file.MyClass.",
+            )
+
+
+def check_settings(config: Mapping[str, Any]) -> None:
+    """Check the values of a config against one another.
+
+    Raises:
+        UserError: the first that cannot work.
+    """
     optimizer, scheduler = config["optimizer"] or {}, config["scheduler"] or {}
     trainer, callbacks = config["trainer"], config["callbacks"] or {}
     plateau = str(scheduler.get("_target_")).endswith(".ReduceLROnPlateau")

@@ -79,15 +79,16 @@ def _format_chain(summary: traceback.TracebackException) -> Iterator[str]:
         yield from _format_chain(cause)
         yield from _clip(_split(cause.format_exception_only()), 3)
         yield "which led to:"
-    yield from _fold(summary.stack)
+    is_syntax_error = issubclass(summary.exc_type or Exception, SyntaxError)
+    yield from _fold(summary.stack, fold_all=is_syntax_error)  # which names its file and line
 
 
-def _fold(stack: traceback.StackSummary) -> Iterator[str]:
+def _fold(stack: traceback.StackSummary, fold_all: bool) -> Iterator[str]:
     outside = [frame for frame in stack if not is_library(frame.filename)]
 
     def is_shown(frame: traceback.FrameSummary) -> bool:
         own = not is_library(frame.filename) and not is_machinery(frame.filename)
-        return own or not outside or frame is outside[-1]
+        return own or not (fold_all or outside) or (frame is outside[-1] and not fold_all)
 
     for shown, group in groupby(stack, is_shown):
         frames = list(group)

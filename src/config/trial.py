@@ -5,10 +5,11 @@ weights: VGG's 138 million need not be drawn to find that the images are too sma
 there is tried for real. An exception of the network's own code is not changed, it gets a note.
 """
 
+import inspect
 import io
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
@@ -22,11 +23,27 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from ..errors import UserError
 from ..tasks import optim
 from .factory import guarded
+from .layers import explained, location
 from .plain import resolved
 from .settings import is_enabled
+from .validate import parameters
 
 IMAGES = 2  # of a trial
 SIZES = (32, 64, 96, 128, 224, 299)  # proposed where images are too small
+
+
+def check_signature(network: Callable, facts: Iterable[str]) -> None:
+    """Whether a network takes what follows from the data, such as `in_channels`."""
+    known, open_ended = parameters(network)
+    signature = inspect.signature(network).parameters.values()  # of __init__ without its first
+    direct = {parameter.name for parameter in signature}
+    passed_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature)
+    for name in facts:
+        if not (name in direct or passed_on) or not (name in known or open_ended):
+            raise UserError(
+                f"{location(network)}: {network.__name__} takes no argument {name}.",
+                "Write def __init__(self, in_channels, num_classes, ...): both come from the data.",
+            )
 
 
 def try_on_meta(
@@ -67,10 +84,11 @@ def check_model(model: nn.Module, channels: int, image_size: int, num_classes: i
 
     Raises:
         UserError: another number of outputs than classes.
-        Exception: whatever its own code raises.
+        Exception: whatever its own code raises, with notes on the layer and the images.
     """
     try:
-        output = _forward(model, channels, image_size, "cpu")
+        with explained(model):
+            output = _forward(model, channels, image_size, "cpu")
     except Exception as error:
         shape = f"{channels}x{image_size}x{image_size}"
         error.add_note(f"Raised in a trial with {IMAGES} empty images of {shape}.")
@@ -83,7 +101,7 @@ def _forward(model: nn.Module, channels: int, image_size: int, device: str) -> A
     training = model.training
     model.eval()
     try:
-        with _undisturbed(), torch.no_grad():
+        with _undisturbed():
             return model(torch.zeros(IMAGES, channels, image_size, image_size, device=device))
     finally:
         model.train(training)
@@ -115,6 +133,15 @@ def _check_output(model: nn.Module, output: Any, num_classes: int) -> None:
             f"{name} returns a tensor of shape {tuple(output.shape)} for {IMAGES} images, "
             f"but the data have {num_classes} classes.",
             "Return logits of shape (N, num_classes): end the network with num_classes outputs.",
+        )
+    if not output.requires_grad:
+        frozen = not any(parameter.requires_grad for parameter in model.parameters())
+        reason = (
+            "none has requires_grad=True" if frozen else "detach, item or no_grad cuts them off"
+        )
+        raise UserError(
+            f"The output of {name} does not depend on parameters that can be trained: {reason}.",
+            f"Correct {location(type(model))}.",
         )
 
 

@@ -19,7 +19,7 @@ from pydantic_core import SchemaError
 from ..errors import UserError
 from ..tasks.optim import LENGTH_ARGUMENTS
 from .hydra_errors import closest, did_you_mean
-from .settings import ROOT, annotation_of, check_settings
+from .settings import ROOT, annotation_of, check_groups, check_settings
 
 # Arguments of a schedule that may be null: the length of the run and the learning rate replace it.
 FILLED_IN = (*LENGTH_ARGUMENTS, "max_lr")
@@ -35,9 +35,12 @@ def validate(config: Mapping[str, Any]) -> None:
     for key, annotation in ROOT.items():
         if key in config:
             _check_value(key, config[key], annotation)
+    is_run = "seed" in config  # not a part of it
+    if is_run:
+        check_groups(config)
     for path, node in targets(config):
         _check_arguments(path, node, locate(path, node["_target_"]))
-    if "seed" in config:  # of a run, not of a part of it
+    if is_run:
         check_settings(config)
 
 

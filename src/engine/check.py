@@ -13,8 +13,8 @@ from ..config.instantiate import (
     instantiate_model,
     instantiate_task,
     instantiate_trainer,
-    prepare_config,
 )
+from ..config.prepare import prepare_config
 from ..datamodules import ImageDataModule
 from ..datamodules.scan import scan
 from .resume import check_resumable

@@ -15,9 +15,9 @@ from ..config.instantiate import (
     instantiate_metrics,
     instantiate_trainer,
     plain_config,
-    prepare_config,
 )
 from ..config.plain import resolved
+from ..config.prepare import prepare_config
 from ..datamodules import ImageDataModule
 from ..errors import UserError
 from ..reporting.analysis import (

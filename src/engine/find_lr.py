@@ -21,8 +21,8 @@ from ..config.instantiate import (
     instantiate_task,
     instantiate_trainer,
     plain_config,
-    prepare_config,
 )
+from ..config.prepare import prepare_config
 from ..errors import UserError
 from ..reporting.plot_style import to_png
 from ..reporting.sweep_plots import lr_curve

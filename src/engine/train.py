@@ -16,8 +16,8 @@ from ..config.instantiate import (
     instantiate_model,
     instantiate_task,
     instantiate_trainer,
-    prepare_config,
 )
+from ..config.prepare import prepare_config
 from ..runs.run_folder import last_checkpoint
 from .failures import recorded_failures
 from .resume import check_run_dir

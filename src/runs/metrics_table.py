@@ -22,6 +22,10 @@ class MetricsTable:
         """What is known of an epoch."""
         return self.rows.get(epoch, {})
 
+    def last(self) -> dict[str, float]:
+        """The row of the last epoch."""
+        return self.row(max(self.rows, default=0))
+
     def write(self, path: Path) -> None:
         """Write all rows as CSV; cells without a value are empty."""
         names = {name for row in self.rows.values() for name in row}

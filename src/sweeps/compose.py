@@ -17,8 +17,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ..config.instantiate import prepare_config
 from ..config.plain import escape_environment
+from ..config.prepare import prepare_config
 from ..config.stored import read_stored_config
 from ..runs.files import write_text
 from .summary import OVERRIDES

@@ -6,6 +6,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from src.callbacks import BestCheckpoint, LastCheckpoint, Throughput
 from src.callbacks.run_results import (
     closing_line,
+    evaluated_checkpoint,
     final_metrics,
     monitored,
     split_metrics,
@@ -13,6 +14,7 @@ from src.callbacks.run_results import (
 )
 
 RESULTS = {
+    "train": {"loss": 0.2, "acc": 0.95},
     "val": {"loss": 0.25, "acc": 0.9, "f1": 0.8},
     "test": {"loss": 0.3, "acc": 0.875, "f1": 0.75, "per_class": []},
     "best_epoch": 3,
@@ -46,17 +48,20 @@ def test_metrics_of_a_split(fit):
 
 def test_a_summary_without_timing_and_without_validation(fit, tmp_path):
     run = fit(limit_val_batches=0)
-    summary = summarize_run(run.trainer, run.task, tmp_path, None)
+    summary = summarize_run(run.trainer, run.task, {"train/loss": 0.5, "lr": 0.1}, None)
+    assert summary["train"] == {"loss": 0.5}
     assert summary["train_seconds"] is None and summary["images_per_second"] is None
     assert summary["val"] is None and summary["best_epoch"] is None and summary["epochs"] == 1
     assert summary["checkpoint"] is None and summary["num_parameters"] > 0
-    assert closing_line(summary, tmp_path) == f"no metrics\n{tmp_path}"
+    assert closing_line(summary, tmp_path) == (
+        f"train loss 0.5000 (nothing was validated: the weights are the last ones)\n{tmp_path}"
+    )
 
 
 def test_a_summary_with_timing(fit, tmp_path):
     run = fit(Throughput())
     best = {"epoch": 0, "score": 1.0, "metrics": {"loss": 1.0}}
-    summary = summarize_run(run.trainer, run.task, tmp_path, best)
+    summary = summarize_run(run.trainer, run.task, {}, best)
     assert summary["images_per_second"] > 0 and summary["train_seconds"] >= 0
     assert summary["val"] == {"loss": 1.0} and summary["best_epoch"] == 0
 
@@ -67,8 +72,7 @@ def test_the_checkpoint_is_named_relative_to_the_run_folder(fit, tmp_path, folde
     run = fit(BestCheckpoint(dirpath=checkpoints), enable_checkpointing=True)
     path = checkpoints / "best.ckpt"
     run.trainer.test(run.task, run.data, ckpt_path=path, weights_only=True, verbose=False)
-    summary = summarize_run(run.trainer, run.task, tmp_path / folder, None)
-    assert summary["checkpoint"] == (expected or str(path))
+    assert evaluated_checkpoint(run.trainer, tmp_path / folder) == (expected or str(path))
 
 
 def test_final_metrics():

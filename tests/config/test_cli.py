@@ -47,6 +47,12 @@ def test_settings_may_stand_on_both_sides_of_an_option():
     assert options_first(typed) == [*options, "model=lenet", "~logger"]
 
 
+@pytest.mark.parametrize("typed", [["--multirn", "model=lenet"], ["-x"], ["--lr", "0.1"]])
+def test_an_unknown_option_takes_two_lines(typed):
+    with pytest.raises(UserError, match=f"There is no option {typed[0]}"):
+        prepare_arguments(typed)
+
+
 def test_resume_names_the_checkpoint_and_its_run_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     last = tmp_path / "runs" / "a b=1,c" / "checkpoints" / "last.ckpt"

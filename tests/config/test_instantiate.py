@@ -22,8 +22,8 @@ from src.config.instantiate import (
     instantiate_model,
     instantiate_task,
     instantiate_trainer,
-    prepare_config,
 )
+from src.config.prepare import prepare_config
 from src.errors import UserError
 from src.models import SimpleV3
 from src.runs.checkpoint import AtomicCheckpointIO

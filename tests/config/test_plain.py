@@ -5,8 +5,9 @@ from pathlib import Path
 from helpers import composed
 from omegaconf import OmegaConf
 
-from src.config.instantiate import instantiate_datamodule, prepare_config
+from src.config.instantiate import instantiate_datamodule
 from src.config.plain import plain_config
+from src.config.prepare import prepare_config
 
 
 def test_the_record_of_a_config_holds_no_secrets(monkeypatch):

@@ -85,7 +85,7 @@ def validated(*overrides: str) -> None:
         ),
         (["scheduler=plateau", "scheduler.interval=step"], ["scheduler.interval=epoch"]),
         (["trainer.max_epochs=0"], ["trainer.max_epochs=0"]),
-        (["trainer.limit_val_batches=0"], ["limit_val_batches=0"]),
+        (["trainer.limit_train_batches=0"], ["limit_train_batches=0"]),
         (["trainer.accumulate_grad_batches=0"], ["greater than or equal to 1"]),
         (["callbacks.ema.enabled=true", "callbacks.swa.enabled=true"], ["both average"]),
     ],

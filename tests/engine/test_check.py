@@ -42,7 +42,7 @@ def test_every_image_is_read_and_damaged_ones_are_named(folders, tmp_path, caplo
     [
         (["callbacks.best.monitor=val/nothing"], "val/nothing"),
         (["callbacks.ema.enabled=true", "callbacks.swa.enabled=true"], "both average"),
-        (["trainer.limit_val_batches=0"], "limit_val_batches=0"),
+        (["trainer.limit_train_batches=0"], "limit_train_batches=0"),
         (["trainer.max_epochs=0"], "max_epochs=0"),
         (["trainer.precision=16-mixed"], "16-mixed needs a GPU"),
         (["trainer.precision=foo"], "foo"),

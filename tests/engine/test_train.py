@@ -228,7 +228,7 @@ def test_pretrained_weights_decide_on_the_input(tmp_path):
 
 
 def test_fast_dev_run_leaves_no_run(tmp_path):
-    results = run_training(tmp_path, *SMALL, "+trainer.fast_dev_run=true")
+    results = run_training(tmp_path, *SMALL, "trainer.fast_dev_run=true")
     assert math.isfinite(results["val"]["loss"])
     assert not list(tmp_path.iterdir())
 

@@ -9,7 +9,7 @@ import pytest
 from helpers import QUICK, ROOT, composed
 from omegaconf import OmegaConf
 
-from src.config.instantiate import prepare_config
+from src.config.prepare import prepare_config
 from src.errors import UserError
 from src.runs.files import read_json
 from src.sweeps import worker
