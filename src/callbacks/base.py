@@ -6,11 +6,10 @@ import lightning as L
 
 
 class EpochCallback(L.Callback):
-    """A callback without work in a single step.
+    """A callback whose hooks of single steps are None unless a subclass defines them.
 
     Lightning calls every hook of every callback in every step, which takes noticeable time with
-    small batches. It skips hooks that are not callable, so they are None here. Subclasses define
-    those that they need.
+    small batches. It skips hooks that are not callable.
     """
 
     on_train_batch_start: Any = None

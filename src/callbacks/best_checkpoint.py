@@ -10,7 +10,9 @@ from .base import EpochCallback
 
 
 class BestCheckpoint(ModelCheckpoint, EpochCallback):
-    """Lightning's ModelCheckpoint for one file, `best.ckpt`, judged after each validation.
+    """Lightning's ModelCheckpoint for one file, `best.ckpt`.
+
+    It is judged at the end of an epoch, or after each validation where an epoch has several.
 
     A run whose folder was moved or copied keeps its best value when it is resumed. To keep more
     files, add a callback lightning.pytorch.callbacks.ModelCheckpoint beside this one.

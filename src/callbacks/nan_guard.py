@@ -19,15 +19,15 @@ class NaNGuard(EpochCallback):
         UserError: the run has diverged.
     """
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
+    def _check_loss(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
         loss = getattr(getattr(pl_module, "running", None), "last_loss", None)
         if loss is not None and not math.isfinite(loss):
             raise _diverged(f"train/loss became {loss}", trainer)
 
-    on_train_batch_end = on_train_epoch_start = on_train_end
+    on_train_batch_end = on_train_epoch_start = on_train_end = _check_loss
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict) -> None:
-        self.on_train_end(trainer, pl_module)
+        self._check_loss(trainer, pl_module)
         # Where weights are averaged, those of the optimizer are under another key.
         states = [checkpoint["state_dict"], checkpoint.get("current_model_state", {})]
         for value in (value for state in states for value in state.values()):

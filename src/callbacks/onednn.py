@@ -48,9 +48,9 @@ class OneDNN(EpochCallback):
         pixels = data.batch_size * data.image_size**2
         return parameters < MAX_PARAMETERS and pixels <= MAX_PIXELS
 
-    def teardown(self, *args: Any, **kwargs: Any) -> None:
+    def _restore(self, *args: Any, **kwargs: Any) -> None:
         if self._previous is not None:
             BACKEND.enabled = self._previous
             self._previous = None
 
-    on_exception = teardown
+    teardown = on_exception = _restore

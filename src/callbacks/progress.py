@@ -37,8 +37,6 @@ class Progress(ProgressBar, EpochCallback):
         self._images = 0  # since the last refresh
         self._ended_epoch: int | None = None  # an epoch whose line is not printed yet
         self._validation: dict[str, float] = {}  # best one of the current epoch
-        self._best_loss = math.inf
-        self._is_best = False
 
     def enable(self) -> None:
         self.enabled = True
@@ -47,7 +45,7 @@ class Progress(ProgressBar, EpochCallback):
         self.enabled = False
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        self._draw("")
+        self._clear()
         super().print(*args, **kwargs)
 
     # The live line
@@ -88,10 +86,10 @@ class Progress(ProgressBar, EpochCallback):
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._draw("testing ...")
 
-    def on_test_end(self, *args: Any, **kwargs: Any) -> None:
+    def _clear(self, *args: Any, **kwargs: Any) -> None:
         self._draw("")
 
-    on_exception = on_test_end
+    on_test_end = on_exception = _clear
 
     @property
     def _is_live(self) -> bool:
@@ -103,7 +101,7 @@ class Progress(ProgressBar, EpochCallback):
             sys.stderr.write(f"\r\x1b[K{text[:width]}")
             sys.stderr.flush()
 
-    # The line of an epoch. The module logs its training metrics after the callbacks' hook, so it is
+    # The line of an epoch. The module logs its training metrics after this hook, so the line is
     # printed at the start of the next epoch.
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -115,32 +113,34 @@ class Progress(ProgressBar, EpochCallback):
         loss = metrics.get("val/loss", math.inf)
         if not self._validation or loss < self._validation.get("val/loss", math.inf):
             self._validation = metrics
-        if loss < math.inf and loss <= self._best_loss:
-            self._best_loss, self._is_best = loss, True
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._ended_epoch = trainer.current_epoch
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def _print_epoch(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._ended_epoch is None:
             return
         name = _epoch_name(trainer, self._ended_epoch)
         metrics = {k: v for k, v in epoch_metrics(trainer).items() if not k.startswith("val/")}
-        line = format_epoch(name, metrics | self._validation, self._is_best)
-        self._ended_epoch, self._validation, self._is_best = None, {}, False
+        line = format_epoch(name, metrics | self._validation, _is_best(trainer, self._validation))
+        self._ended_epoch, self._validation = None, {}
         self._draw("")
         if self.enabled and log.hasHandlers():
             log.info("%s", line)
         elif self.enabled:  # in a notebook, where nobody has set up logging
             print(line, flush=True)
 
-    on_train_end = on_train_epoch_start
+    on_train_epoch_start = on_train_end = _print_epoch
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"best_loss": self._best_loss}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._best_loss = state_dict["best_loss"]
+def _is_best(trainer: L.Trainer, metrics: Mapping[str, float]) -> bool:
+    """Whether the best checkpoint is of the validation with these metrics."""
+    for callback in trainer.checkpoint_callbacks:
+        score = getattr(callback, "best_model_score", None)
+        if score is not None:
+            value = metrics.get(callback.monitor, math.nan)
+            return f"{float(score):.7g}" == f"{value:.7g}"
+    return False
 
 
 def format_epoch(name: str, metrics: Mapping[str, float], is_best: bool) -> str:

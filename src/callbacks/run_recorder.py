@@ -89,21 +89,21 @@ class RunRecorder(EpochCallback):
                 processes=trainer.world_size,
             )
 
-    # Epochs. The module logs the metrics of an epoch after the callbacks' hook, so they are
-    # recorded when a checkpoint is saved or the next epoch starts.
+    # Epochs. The module logs the metrics of an epoch after this hook and before checkpoints are
+    # saved, so they are recorded when a checkpoint is saved or the next epoch starts.
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         # Lightning leaves out on_train_epoch_start for an epoch that is resumed in its middle.
         self._epoch, self._epoch_ended = trainer.current_epoch, False
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.on_train_end(trainer, pl_module)
+        self._complete_row(trainer, pl_module)
         self._epoch = trainer.current_epoch
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._epoch_ended = True
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def _complete_row(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Complete the row of an epoch that has ended, once."""
         if not self._epoch_ended:
             return
@@ -115,14 +115,18 @@ class RunRecorder(EpochCallback):
         if self._writes:
             self.table.write(self.folder.path / "metrics.csv")
 
+    on_train_end = _complete_row
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if trainer.state.fn == "validate":
             self._record_results(trainer, pl_module, "val")
-        if trainer.state.fn == "validate" or trainer.sanity_checking:
+            return
+        if trainer.sanity_checking:
             return
         values = {k: v for k, v in epoch_metrics(trainer).items() if k.startswith("val")}
         before = self.table.row(trainer.current_epoch).get("val/loss", math.inf)
-        if not before < values.get("val/loss", math.inf):  # the best one of an epoch is kept
+        is_worse = before < values.get("val/loss", math.inf)
+        if not is_worse:  # the best validation of an epoch is kept
             self.table.update(trainer.current_epoch, values)
         self._update_best(trainer, pl_module, "val")
 
@@ -140,7 +144,7 @@ class RunRecorder(EpochCallback):
     # Checkpoints hold the record, so that a resumed run continues it
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict) -> None:
-        self.on_train_end(trainer, pl_module)
+        self._complete_row(trainer, pl_module)
         checkpoint["run_record"] = {"rows": self.table.state(), "best": self.best}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict) -> None:

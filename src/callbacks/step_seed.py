@@ -25,6 +25,15 @@ class StepSeed(EpochCallback):
         self.batches = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._seed(trainer)
+
+    on_train_epoch_start = on_train_start
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
+        self.batches += 1
+        self._seed(trainer)
+
+    def _seed(self, trainer: L.Trainer) -> None:
         value = hash((self.seed, self.batches, trainer.global_rank)) & 0x7FFFFFFFFFFFFFFF
         # torch.manual_seed also seeds the backends that are not in use, which is 100 times slower.
         torch.default_generator.manual_seed(value)
@@ -35,12 +44,6 @@ class StepSeed(EpochCallback):
             torch.mps.manual_seed(value)
         random.seed(value)
         np.random.seed(value & 0xFFFFFFFF)
-
-    on_train_epoch_start = on_train_start
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
-        self.batches += 1
-        self.on_train_start(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         return {"batches": self.batches}

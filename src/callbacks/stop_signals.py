@@ -43,9 +43,6 @@ class StopSignals(EpochCallback):
             if hasattr(callback, "save_and_stop"):
                 callback.save_and_stop(self._error)
                 self.on_train_batch_end = None  # that callback raises the error
-            elif hasattr(callback, "record_failure"):
-                # Recorded now, since a second signal leaves no time for it.
-                callback.record_failure(self._error)
         name = self._error.name
         print(f"\n{name}: stopping after this step; press Ctrl-C to stop at once.", flush=True)
 
@@ -56,9 +53,9 @@ class StopSignals(EpochCallback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._raise()  # the signal came in the last epoch, which is saved by now
 
-    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+    def _restore_handlers(self, *args: Any, **kwargs: Any) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
 
-    on_exception = on_train_end
+    on_train_end = on_exception = _restore_handlers

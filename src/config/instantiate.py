@@ -29,15 +29,14 @@ from .trial import (
     try_on_meta,
     try_optimizer,
 )
-from .validate import locate, parameters, validate
+from .validate import locate, parameters
 from .warning_filters import silence_warnings
 
 TIMING = ("interval", "monitor")  # keys of a scheduler that are arguments of the task
 
 
 def instantiate_datamodule(cfg: DictConfig) -> L.LightningDataModule:
-    """The data. They are the first object of a run, so all settings are validated here."""
-    validate(resolved(cfg))
+    """The data, of which nothing is read yet."""
     return call("data", resolved(cfg.data))
 
 

@@ -12,6 +12,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, get_type_hints
 
+from omegaconf import DictConfig
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import SchemaError
@@ -19,19 +20,21 @@ from pydantic_core import SchemaError
 from ..errors import UserError
 from ..tasks.optim import LENGTH_ARGUMENTS
 from .hydra_errors import closest, did_you_mean
+from .plain import resolved
 from .settings import ROOT, annotation_of, check_groups, check_settings
 
 # Arguments of a schedule that may be null: the length of the run and the learning rate replace it.
 FILLED_IN = (*LENGTH_ARGUMENTS, "max_lr")
 
 
-def validate(config: Mapping[str, Any]) -> None:
-    """Check a config of plain values.
+def validate(cfg: DictConfig | Mapping[str, Any]) -> None:
+    """Check a composed config.
 
     Raises:
         UserError: the first target, key or value that cannot work, and what can.
         Exception: whatever the import of a module raises.
     """
+    config = resolved(cfg)
     for key, annotation in ROOT.items():
         if key in config:
             _check_value(key, config[key], annotation)

@@ -15,6 +15,7 @@ from ..config.instantiate import (
     instantiate_trainer,
 )
 from ..config.prepare import prepare_config
+from ..config.validate import validate
 from ..datamodules import ImageDataModule
 from ..datamodules.scan import scan
 from .resume import check_resumable
@@ -34,6 +35,7 @@ def check(cfg: DictConfig, run_dir: Path) -> bool:
     prepare_config(cfg)
     if cfg.resume:
         check_resumable(cfg)
+    validate(cfg)
     datamodule = instantiate_datamodule(cfg)
     model = instantiate_model(cfg, datamodule)
     task = instantiate_task(cfg, model, datamodule)

@@ -14,9 +14,8 @@ from ..config.instantiate import (
     instantiate_callbacks,
     instantiate_metrics,
     instantiate_trainer,
-    plain_config,
 )
-from ..config.plain import resolved
+from ..config.plain import plain_config, resolved
 from ..config.prepare import prepare_config
 from ..datamodules import ImageDataModule
 from ..errors import UserError

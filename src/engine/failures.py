@@ -16,7 +16,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
-from ..config.instantiate import plain_config
+from ..config.plain import plain_config
 from ..errors import Interrupted, UserError
 from ..runs import RunFolder
 from ..runs.environment import command_line
@@ -38,7 +38,7 @@ def recorded_failures(cfg: DictConfig, run_dir: Path) -> Iterator[None]:
         with _sigterm_raises():
             yield
     except BaseException as error:
-        reported = to_user_error(error, run_dir)
+        reported = explain(error, run_dir)
         if is_first_process():
             _record(cfg, run_dir, reported)
         if reported is error:
@@ -61,8 +61,10 @@ def _record(cfg: DictConfig, run_dir: Path, error: BaseException) -> None:
         log.info("To continue: python train.py %s", shlex.quote(f"resume={last}"))
 
 
-def to_user_error(error: BaseException, run_dir: Path) -> BaseException:
-    """The error itself, or a `UserError` for what the machine or the settings have caused."""
+def explain(error: BaseException, run_dir: Path) -> BaseException:
+    """The error itself, or another one for what machine, settings or a signal have caused."""
+    if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+        return Interrupted(signal.SIGINT)  # Lightning exits with code 1
     last = last_checkpoint(run_dir)
     again = "start again."
     if last is not None:

@@ -20,9 +20,10 @@ from ..config.instantiate import (
     instantiate_model,
     instantiate_task,
     instantiate_trainer,
-    plain_config,
 )
+from ..config.plain import plain_config
 from ..config.prepare import prepare_config
+from ..config.validate import validate
 from ..errors import UserError
 from ..reporting.plot_style import to_png
 from ..reporting.sweep_plots import lr_curve
@@ -69,6 +70,7 @@ def find_lr(cfg: DictConfig, typed: Sequence[str], run_dir: Path) -> float:
             "optimizer with optimizer.lr.",
         )
     prepare_config(cfg)
+    validate(cfg)
     run = RunFolder(run_dir)
     run.start(plain_config(cfg), command_line())
     try:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader
 
-from ..config.instantiate import plain_config
+from ..config.plain import plain_config
 from ..errors import UserError
 from ..inference.classifier import Classifier, load
 from ..reporting.grad_cam import grad_cam, overlay

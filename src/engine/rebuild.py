@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from torchmetrics import Metric
 
 from ..config.instantiate import instantiate_datamodule
+from ..config.validate import validate
 from ..datamodules import ImageDataModule, ImageFolderDataModule
 from ..errors import UserError
 from ..inference import Classifier, Ensemble, build_network
@@ -90,7 +91,9 @@ def _other_datamodule(description: Mapping[str, Any], settings: dict[str, Any]) 
     settings |= {key: description[key] for key in ("image_size", "channels")}
     if "resize" in settings:
         settings["resize"] = description["resize"]
-    datamodule = instantiate_datamodule(OmegaConf.create({"data": settings | {"augment": None}}))
+    config = OmegaConf.create({"data": settings | {"augment": None}})
+    validate(config)
+    datamodule = instantiate_datamodule(config)
     if not isinstance(datamodule, ImageDataModule):
         raise UserError(
             f"{type(datamodule).__name__} is not derived from ImageDataModule, which evaluate.py "

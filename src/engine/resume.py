@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ..config.instantiate import plain_config
+from ..config.plain import plain_config
 from ..config.validate import validate
 from ..errors import UserError
 from ..runs import RunFolder, checkpoint

@@ -1,4 +1,7 @@
-"""One training run: a run is five objects and two calls; everything else is a callback."""
+"""One training run: five objects (data, network, task, callbacks with loggers, trainer), two calls.
+
+Everything else is a callback, see conf/callbacks/default.yaml.
+"""
 
 import math
 from collections.abc import Mapping
@@ -18,6 +21,7 @@ from ..config.instantiate import (
     instantiate_trainer,
 )
 from ..config.prepare import prepare_config
+from ..config.validate import validate
 from ..runs.run_folder import last_checkpoint
 from .failures import recorded_failures
 from .resume import check_run_dir
@@ -34,11 +38,13 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         The content of `results.json`.
 
     Raises:
-        UserError: a mistake in the settings or the data; the run folder says so.
+        UserError: a mistake in the settings or the data; `results.json` says so, unless the folder
+            holds another run.
     """
     prepare_config(cfg)
     check_run_dir(cfg, run_dir)
     with recorded_failures(cfg, run_dir):
+        validate(cfg)
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         datamodule = instantiate_datamodule(cfg)
         model = instantiate_model(cfg, datamodule)
@@ -50,7 +56,7 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         trainer.fit(task, datamodule=datamodule, ckpt_path=cfg.resume, weights_only=True)
         checkpoint = best_checkpoint(trainer) or last_checkpoint(run_dir)
         evaluate_best(trainer, task, datamodule, checkpoint, test=cfg.test)
-    return run_results(trainer)
+    return recorded_results(trainer)
 
 
 def best_checkpoint(trainer: L.Trainer) -> str | None:
@@ -79,7 +85,7 @@ def evaluate_best(
     evaluate(task, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
 
 
-def run_results(trainer: L.Trainer) -> dict[str, Any]:
+def recorded_results(trainer: L.Trainer) -> dict[str, Any]:
     """The results of a run, also where no callback has recorded them."""
     for callback in trainer.callbacks:
         if isinstance(getattr(callback, "results", None), dict):

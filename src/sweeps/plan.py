@@ -187,7 +187,9 @@ def _check_job(config: DictConfig, folder: Path, only_check: bool) -> bool:
 
         return check(config, folder)
     from ..config.instantiate import instantiate_datamodule, instantiate_model, instantiate_task
+    from ..config.validate import validate
 
+    validate(config)
     datamodule = instantiate_datamodule(config)
     instantiate_task(config, instantiate_model(config, datamodule), datamodule)
     return True

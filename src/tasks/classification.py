@@ -73,7 +73,7 @@ class ClassificationTask(L.LightningModule):
         self.val_metrics = EvaluationMetrics(len(self.classes), metrics)
         self.test_metrics = EvaluationMetrics(len(self.classes), metrics)
         self.evaluations: dict[str, Evaluation] = {}  # "val", "test": the last pass
-        self._position = 0  # images seen in the current pass
+        self._images_seen = 0  # in the current pass
 
     @property
     def metric_names(self) -> set[str]:
@@ -125,7 +125,8 @@ class ClassificationTask(L.LightningModule):
         self.running.reset(self.device)
         if metrics:
             # Before the checkpoint of this epoch is saved, so that a resumed run has it.
-            self._log_at_step({k: v for k, v in metrics.items() if k == "train/acc"})
+            if "train/acc" in metrics:
+                self._log_at_step({"train/acc": metrics["train/acc"]})
             metrics["lr"] = float(self.running.lr)
         self.log_dict(metrics, logger=bool(self.loggers))
 
@@ -141,9 +142,9 @@ class ClassificationTask(L.LightningModule):
         images, labels = batch
         logits = self(images)
         # Several processes take the images in turn.
-        indices = torch.arange(len(labels), device=labels.device) + self._position
+        indices = torch.arange(len(labels), device=labels.device) + self._images_seen
         positions = indices * self.trainer.world_size + self.trainer.global_rank
-        self._position += len(labels)
+        self._images_seen += len(labels)
         metrics.update(logits, labels, self.eval_loss(logits.float(), labels), positions)
 
     def on_validation_epoch_end(self) -> None:
@@ -155,7 +156,7 @@ class ClassificationTask(L.LightningModule):
     def _log_evaluation(self, stage: str, metrics: EvaluationMetrics) -> None:
         self.evaluations[stage] = metrics.compute()
         metrics.reset()
-        self._position = 0
+        self._images_seen = 0
         values = {f"{stage}/{k}": v for k, v in self.evaluations[stage].metrics.items()}
         after_training = stage == "val" and self.trainer.state.fn != "fit"  # not part of the curves
         self.log_dict(values, logger=bool(self.loggers) and not after_training)

@@ -8,7 +8,7 @@ import sys
 import torch
 from torchmetrics.classification import MulticlassF1Score
 
-from src.callbacks import Progress, StepSeed, Throughput
+from src.callbacks import BestCheckpoint, Progress, StepSeed, Throughput
 from src.callbacks.progress import format_epoch
 
 LINE = (
@@ -21,9 +21,11 @@ def lines(caplog):
     return [record.message for record in caplog.records if record.name.endswith("progress")]
 
 
-def test_a_line_for_each_epoch(fit, caplog):
+def test_a_line_for_each_epoch(fit, caplog, tmp_path):
     caplog.set_level(logging.INFO)
-    fit(Throughput(), Progress(), max_epochs=2, enable_progress_bar=True)
+    best = BestCheckpoint(dirpath=tmp_path)
+    options = {"max_epochs": 2, "enable_progress_bar": True, "enable_checkpointing": True}
+    fit(Throughput(), Progress(), best, **options)
     first, second = lines(caplog)
     assert re.match(LINE, first)
     assert second.startswith("epoch   2/2  train loss")
@@ -50,13 +52,16 @@ def test_without_values_there_is_no_number():
 
 def test_a_resumed_run_marks_only_better_epochs(fit, caplog, tmp_path):
     caplog.set_level(logging.INFO)
-    run = fit(StepSeed(0), Progress(), enable_progress_bar=True)
+    options = {"enable_progress_bar": True, "enable_checkpointing": True}
+    run = fit(StepSeed(0), Progress(), BestCheckpoint(dirpath=tmp_path), **options)
     run.trainer.save_checkpoint(tmp_path / "end.ckpt")
     content = torch.load(tmp_path / "end.ckpt", weights_only=True)
-    content["callbacks"]["Progress"]["best_loss"] = 0.0
+    best = content["callbacks"]["BestCheckpoint"]
+    best["best_model_score"] = best["best_model_score"] * 0
+    best["best_k_models"] = {"best.ckpt": best["best_model_score"]}
     torch.save(content, tmp_path / "end.ckpt")
-    options = {"max_epochs": 2, "resume": tmp_path / "end.ckpt", "enable_progress_bar": True}
-    fit(StepSeed(0), Progress(), **options)
+    options |= {"max_epochs": 2, "resume": tmp_path / "end.ckpt"}
+    fit(StepSeed(0), Progress(), BestCheckpoint(dirpath=tmp_path), **options)
     first, second = lines(caplog)
     assert "epoch   1/1" in first and " *" in first
     assert "epoch   2/2" in second and " *" not in second

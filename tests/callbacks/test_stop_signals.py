@@ -7,7 +7,7 @@ import lightning as L
 import pytest
 import torch
 
-from src.callbacks import EpochCallback, LastCheckpoint, StopSignals
+from src.callbacks import LastCheckpoint, StopSignals
 from src.errors import Interrupted
 
 
@@ -22,26 +22,15 @@ class Send(L.Callback):
             os.kill(os.getpid(), self.number)
 
 
-class Record(EpochCallback):
-    """Stands for RunRecorder."""
-
-    def __init__(self):
-        self.errors = []
-
-    def record_failure(self, error):
-        self.errors.append(error)
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_the_state_and_exits_with_its_code(fit, tmp_path, capsys, number, code):
     before = [signal.getsignal(n) for n in StopSignals.SIGNALS]
-    record, last = Record(), LastCheckpoint(dirpath=tmp_path)
-    callbacks = [StopSignals(), Send(number), record, last]
+    last = LastCheckpoint(dirpath=tmp_path)
+    callbacks = [StopSignals(), Send(number), last]
     with pytest.raises(Interrupted, match=signal.Signals(number).name) as caught:
         fit(*callbacks, enable_checkpointing=True)
     assert caught.value.code == code
     assert torch.load(last.path, weights_only=True)["global_step"] == 3
-    assert [type(error) for error in record.errors] == [Interrupted]
     assert f"{signal.Signals(number).name}: stopping after this step" in capsys.readouterr().out
     assert [signal.getsignal(n) for n in StopSignals.SIGNALS] == before
 

@@ -24,6 +24,7 @@ from src.config.instantiate import (
     instantiate_trainer,
 )
 from src.config.prepare import prepare_config
+from src.config.validate import validate
 from src.errors import UserError
 from src.models import SimpleV3
 from src.runs.checkpoint import AtomicCheckpointIO
@@ -119,6 +120,7 @@ def build(*overrides: str):
     """Data, network and task of a config."""
     cfg = changed(*overrides)
     prepare_config(cfg)
+    validate(cfg)
     datamodule = instantiate_datamodule(cfg)
     model = instantiate_model(cfg, datamodule)
     return datamodule, model, instantiate_task(cfg, model, datamodule)

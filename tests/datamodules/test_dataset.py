@@ -8,6 +8,7 @@ from PIL import Image
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from src.config.instantiate import instantiate_datamodule
+from src.config.validate import validate
 from src.datamodules import DatasetDataModule
 from src.datamodules.reading import stored_labels
 from src.errors import UserError
@@ -71,7 +72,7 @@ def test_from_a_command_line():
 
 def test_a_config_without_a_dataset_is_refused():
     with pytest.raises(UserError, match="data.train=null: input should be an object with a _targ"):
-        instantiate_datamodule(composed(["data=dataset"]))
+        validate(composed(["data=dataset"]))
 
 
 def test_grey_images_of_any_size_are_resized():

@@ -16,6 +16,8 @@ from run_helpers import (
     start_training,
 )
 
+from src.runs.run_folder import status
+
 pytestmark = forks
 OPTIONS = [*SMALL, "data/augment=crop_flip", "trainer.max_epochs=3"]
 
@@ -39,10 +41,13 @@ def test_a_signal_saves_the_run_which_ends_equal_when_resumed(number, code, tmp_
     assert differences(whole, parts) == []
 
 
-def _train_endlessly(folder, ready):
+def _train_endlessly(folder, ready, received):
     from run_helpers import _train
 
-    from src.callbacks import Progress
+    from src.callbacks import Progress, StopSignals
+
+    receive = StopSignals._receive
+    StopSignals._receive = lambda self, *args: (receive(self, *args), received.set())
 
     def wait(self, *args):
         ready.set()
@@ -56,16 +61,13 @@ def test_a_second_interrupt_stops_at_once(tmp_path):
     import src.engine.train  # noqa: F401 - before the fork
 
     context = multiprocessing.get_context("fork")
-    ready = context.Event()
-    process = context.Process(target=_train_endlessly, args=(tmp_path, ready))
+    ready, received = context.Event(), context.Event()
+    process = context.Process(target=_train_endlessly, args=(tmp_path, ready, received))
     process.start()
     try:
         assert ready.wait(60)
         os.kill(process.pid, signal.SIGINT)
-        deadline = time.monotonic() + 30
-        while read_results(tmp_path, "run.json")["status"] == "running":
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        assert received.wait(30)
         time.sleep(0.2)  # the step goes on: only a second signal ends it
         assert process.is_alive()
         os.kill(process.pid, signal.SIGINT)
@@ -74,4 +76,25 @@ def test_a_second_interrupt_stops_at_once(tmp_path):
     finally:
         process.kill()
         process.join()
-    assert read_results(tmp_path)["status"] == "interrupted"
+    assert status(tmp_path) == "running"  # what every killed run looks like
+
+
+def _train_and_interrupt(folder, hook):
+    from run_helpers import _train
+
+    from src.callbacks import Progress
+
+    setattr(Progress, hook, lambda self, *args: os.kill(os.getpid(), signal.SIGINT))
+    _train(folder, tuple(OPTIONS), None)
+
+
+@pytest.mark.parametrize("hook", ["on_validation_batch_start", "on_test_batch_start"])
+def test_an_interrupt_outside_of_the_training(tmp_path, hook):
+    import src.engine.train  # noqa: F401 - before the fork
+
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=_train_and_interrupt, args=(tmp_path, hook))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 130
+    assert status(tmp_path) == "interrupted"
