@@ -19,6 +19,7 @@ from ..errors import UserError
 from ..loggers.profiler import CompactProfiler
 from ..runs.checkpoint import AtomicCheckpointIO, to_plain
 from .factory import call, partial_instantiate
+from .layers import location
 from .plain import plain_config, resolved
 from .settings import is_enabled
 from .trial import (
@@ -36,8 +37,18 @@ TIMING = ("interval", "monitor")  # keys of a scheduler that are arguments of th
 
 
 def instantiate_datamodule(cfg: DictConfig) -> L.LightningDataModule:
-    """The data, of which nothing is read yet."""
-    return call("data", resolved(cfg.data))
+    """The data, of which nothing is read yet.
+
+    Raises:
+        UserError: settings that they refuse, or a class that does not initialize its base class.
+    """
+    datamodule = call("data", resolved(cfg.data))
+    if not hasattr(datamodule, "prepare_data_per_node"):
+        raise UserError(
+            f"{location(type(datamodule))}: __init__ does not call super().__init__().",
+            "Add it as the first line, with the arguments that are not your own.",
+        )
+    return datamodule
 
 
 def instantiate_model(cfg: DictConfig, datamodule: Any) -> nn.Module:

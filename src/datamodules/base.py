@@ -11,10 +11,12 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ..errors import UserError
+from .check import require_facts
 from .loader import BatchLoader, build_loader, inverse_frequency, move_to_device
+from .overlap import warn_of_overlap
 from .reading import read_split
 from .splits import SplitSize, hold_out, k_fold, shuffle
-from .transforms import PerImage, build_mixing, channel_values, convert_channels
+from .transforms import PerImage, build_mixing, channel_values, convert_channels, per_image
 
 
 class ImageDataModule(L.LightningDataModule):
@@ -26,8 +28,7 @@ class ImageDataModule(L.LightningDataModule):
     if files have to be downloaded.
 
     Args:
-        augment: a batch transform such as `CropFlip`, a `PerImage` transform, or None. It is
-            applied in training only.
+        augment: `CropFlip`, or a transform of torchvision, which is applied image by image.
         mixup, cutmix: labels become class probabilities (N, num_classes) in training.
         root, others: see the comments in `conf/data/digits.yaml`, which holds all of them.
     """
@@ -63,6 +64,7 @@ class ImageDataModule(L.LightningDataModule):
         std: list[PositiveFloat] | None = None,
     ):
         super().__init__()
+        require_facts(self)
         self.root = Path(root)
         self.image_size = image_size or self.native_size
         own_channels = self.channels
@@ -77,7 +79,7 @@ class ImageDataModule(L.LightningDataModule):
         self.split_seed = split_seed
         self.num_folds = num_folds
         self.fold = fold
-        self.augment = augment or None  # an empty YAML file gives {}
+        self.augment = per_image(augment or None)  # an empty YAML file gives {}
         self.mixup = mixup
         self.cutmix = cutmix
         self.balance = balance
@@ -87,8 +89,6 @@ class ImageDataModule(L.LightningDataModule):
         self._sets: dict[str, tuple[Any, torch.Tensor]] = {}  # split -> images, labels
         self._indices: dict[str, torch.Tensor] = {}  # split -> positions in its set
         self._features: dict[str, torch.Tensor] = {}  # split -> see `cache_features`
-
-    # What a data set provides
 
     def load(self, split: str) -> Any:
         """Read one split: `train`, `val` or `test`.
@@ -110,7 +110,10 @@ class ImageDataModule(L.LightningDataModule):
         """Read what the stage needs, once. Lightning calls it in every process."""
         if stage in (None, "fit", "validate") and "val" not in self._sets:
             self._read("train")
-            if not self._read("val"):
+            if self._read("val"):
+                self._read("test")
+                warn_of_overlap(self._sets)
+            else:
                 train = self._sets["val"] = self._sets["train"]
                 self._indices["train"], self._indices["val"] = self.split_train(train[1])
             for split in ("train", "val"):  # so that a part of a split is a representative sample
@@ -132,11 +135,7 @@ class ImageDataModule(L.LightningDataModule):
         return hold_out(labels, "data.val_size", self.val_size, self.split_seed)
 
     def remap_labels(self, classes: Sequence[str]) -> None:
-        """Number the labels by another list of classes, such as that of a network.
-
-        Raises:
-            UserError: a class of the data set is not in `classes`.
-        """
+        """Number the labels by another list of classes; a `UserError` if one of ours is missing."""
         unknown = [name for name in self.classes if name not in classes]
         if unknown:
             raise UserError(

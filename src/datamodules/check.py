@@ -9,12 +9,27 @@ import torch
 from ..errors import UserError
 
 NUMBERS = "biuf"  # numpy's kinds: truth values, integers, unsigned integers, floats
+# What a class of data has to say about its images, with examples.
+FACTS = {
+    "classes": '["cat", "dog"]',
+    "native_size": "32  # height and width in pixels",
+    "mean": "(0.5,)  # of pixel values from 0 to 1, one per channel",
+    "std": "(0.25,)  # of pixel values from 0 to 1, one per channel",
+}
 CHUNK = 4096  # images that are converted at a time, to bound the memory for copies
 IMAGES_REMEDY = (
     "Give uint8 images (N, C, H, W), values 0 to 255 and 1 or 3 channels, before any normalization "
     "(float images from 0 to 1 are converted)."
 )
 LABELS_REMEDY = "Give int64 labels (N,): the position of each image's class in `classes`."
+
+
+def require_facts(datamodule: Any) -> None:
+    """Raise a `UserError` for a class of data without one of the facts that every run needs."""
+    for fact, example in FACTS.items():
+        if fact not in vars(datamodule) and not hasattr(type(datamodule), fact):
+            name = type(datamodule).__name__
+            raise UserError(f"{name} has no {fact}.", f"Write it into the class: {fact} = {example}")
 
 
 def check_labels(labels: Any, where: str, classes: Sequence[str] | None = None) -> torch.Tensor:

@@ -41,12 +41,16 @@ def read_split(data: "ImageDataModule", split: str) -> tuple[ImageSource, torch.
     loaded = data.load(split)
     if loaded is None and split != "train":
         return None
+    if loaded is None:
+        raise UserError(
+            f'{type(data).__name__}.load("train") returns nothing.', "Return images and labels."
+        )
     if split == "val" and data.num_folds is not None:
         raise UserError(
             f"data.num_folds={data.num_folds}, but this data set has its own validation split.",
             "Leave data.num_folds out, or remove the validation split.",
         )
-    if not isinstance(loaded, tuple | list):
+    if not _is_pair(loaded):
         loaded = read_dataset(data, split, loaded)
     images, labels = loaded
     labels = check_labels(labels, f"{split} labels", data.classes)
@@ -70,6 +74,13 @@ def read_split(data: "ImageDataModule", split: str) -> tuple[ImageSource, torch.
             "Check the files of the data set, or its `load`.",
         )
     return resize(images, data.image_size, data.resize), labels
+
+
+def _is_pair(loaded: Any) -> bool:
+    """Whether these are (images, labels), and not a data set of such pairs."""
+    if not isinstance(loaded, tuple | list) or len(loaded) != 2:
+        return False
+    return not isinstance(loaded[0], tuple | list)
 
 
 def read_dataset(

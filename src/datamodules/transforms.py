@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -103,6 +103,14 @@ class PerImage:
                 random.seed(seed)
                 out.append(self.transform(image))
         return torch.stack(out)
+
+
+def per_image(transform: Any) -> Any:
+    """The transform, wrapped by `PerImage` if it is torchvision's: those draw once per call."""
+    modules = (cls.__module__ for cls in type(transform).__mro__)
+    if any(module.startswith("torchvision.transforms") for module in modules):
+        return PerImage(transform)
+    return transform
 
 
 @contextmanager
