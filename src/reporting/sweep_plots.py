@@ -9,10 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.cells import cell_len
 
-from .plot_style import BLUE, ORANGE, TEXT, default_style, empty_figure, finish, new_figure
+from .plot_style import BLUE, ORANGE, TEXT, Points, default_style, empty_figure, finish, new_figure
 from .text import format_number, format_percent, shorten
-
-Points = Sequence[tuple[float, float]]
 
 
 @default_style()
