@@ -152,6 +152,15 @@ def write_tables(
 
     `names` gives the names of the images at int64 positions of the split.
     """
+
+    def write_images(file: str, shown: Predictions, header: list[str], *columns: list) -> None:
+        header = ["image", "label", "prediction", *header]
+        labels, predicted = (
+            [classes[i] for i in column.tolist()] for column in (shown.labels, shown.predicted)
+        )
+        rows = zip(names(shown.positions), labels, predicted, *columns, strict=True)
+        run.write_csv(file, header, rows)
+
     confusion, predictions = evaluation.confusion, evaluation.predictions
     rows = per_class(classes, confusion)
     run.write_csv("per_class.csv", ["split", *rows[0]], ([split, *row.values()] for row in rows))
@@ -160,23 +169,6 @@ def write_tables(
     bins = calibration_bins(predictions)
     run.write_csv("calibration.csv", list(bins[0]), (list(row.values()) for row in bins))
     wrong = misclassified(predictions)
-    header = ["image", "label", "prediction", "confidence", "label_probability"]
-    columns = [*_columns(wrong, classes, names), wrong.true_probability.tolist()]
-    run.write_csv("misclassified.csv", header, zip(*columns, strict=True))
-    header = ["image", "label", "prediction", "probability"]
-    columns = _columns(predictions, classes, names)
-    run.write_csv("predictions.csv", header, zip(*columns, strict=True))
-
-
-def _columns(
-    predictions: Predictions,
-    classes: Sequence[str],
-    names: Callable[[torch.Tensor], list[str]],
-) -> list[list]:
-    """Image name, true class, predicted class and its probability."""
-    return [
-        names(predictions.positions),
-        [classes[i] for i in predictions.labels.tolist()],
-        [classes[i] for i in predictions.predicted.tolist()],
-        predictions.confidence.tolist(),
-    ]
+    columns = wrong.confidence.tolist(), wrong.true_probability.tolist()
+    write_images("misclassified.csv", wrong, ["confidence", "label_probability"], *columns)
+    write_images("predictions.csv", predictions, ["probability"], predictions.confidence.tolist())

@@ -85,8 +85,6 @@ def confusion_matrix(
 ) -> Figure:
     """True classes down, predicted ones across, shaded by their fraction of the true class.
 
-    Up to 60 classes have names, up to 30 also numbers; more than that would be unreadable.
-
     Args:
         counts: int64 (true, predicted).
         support: int64, the images of each class, with those predicted as classes that are not
@@ -94,7 +92,10 @@ def confusion_matrix(
     """
     n = len(classes)
     support = counts.sum(1) if support is None else support
-    opacity = _shade(counts / support.clamp(min=1)[:, None])
+    fractions = counts / support.clamp(min=1)[:, None]
+    # Misclassifications are few, so that they are shaded more strongly.
+    opacity = (0.12 + 2.5 * fractions).clamp(max=1) * (fractions > 0)
+    opacity = opacity.diagonal_scatter(fractions.diagonal())
     width = min(max(WIDTH, (23 if n <= MAX_COUNTED else 13) * n + 100), 860)
     figure, axes = new_figure(2 * width, width)
     rgb = torch.tensor([to_rgb(ORANGE), to_rgb(BLUE)])[torch.eye(n, dtype=torch.long)]
@@ -123,12 +124,6 @@ def _write_counts(axes: Axes, counts: torch.Tensor, opacity: torch.Tensor) -> No
         text = f"{count:,}" if count < 10_000 else f"{count / 1000:.0f}k"
         colour = LIGHT["on-colour"] if opacity[true, predicted] > 0.6 else TEXT
         axes.text(predicted + 0.5, true + 0.53, text, color=colour, ha="center", va="center")
-
-
-def _shade(fractions: torch.Tensor) -> torch.Tensor:
-    """Opacity by the fraction of the class; misclassifications are few and shaded to be seen."""
-    opacity = (0.12 + 2.5 * fractions).clamp(max=1) * (fractions > 0)
-    return torch.where(torch.eye(len(fractions), dtype=torch.bool), fractions, opacity)
 
 
 @default_style()

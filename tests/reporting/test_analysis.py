@@ -106,7 +106,8 @@ def test_confused_pairs_and_the_most_confused_classes():
 
 def test_summary_metrics_add_to_those_of_the_evaluation(evaluation):
     found = analysis.summary_metrics(evaluation(PROBABILITIES.log(), LABELS))
-    assert list(found) == ["loss", "acc", "acc_top2", "acc_low", "acc_high", "ece"]
+    added = ["acc_top2", "acc_low", "acc_high", "ece"]
+    assert list(found) == ["loss", "acc", "acc_balanced", *added]
     assert found["acc_low"] < found["acc"] < found["acc_high"]
 
 
