@@ -53,14 +53,13 @@ def settings_rows(config: Mapping[str, Any]) -> Rows:
     rows = [("run", _chosen(config))]
     for name in GROUPS:
         if isinstance(groups.get(name), Mapping):
-            rows.append((name, f"{class_name(groups[name])}  {_chosen(groups[name])}".strip()))
+            rows.append((name, f"{_class_name(groups[name])}  {_chosen(groups[name])}".strip()))
     return [(name, text) for name, text in rows if text]
 
 
-def class_name(node: Any) -> str:
+def _class_name(node: Mapping[str, Any]) -> str:
     """The class that a config group names, without the suffix of data sets; empty without one."""
-    target = node.get("_target_") if isinstance(node, Mapping) else None
-    return str(target or "").rpartition(".")[2].removesuffix("DataModule")
+    return str(node.get("_target_", "")).rpartition(".")[2].removesuffix("DataModule")
 
 
 def _chosen(node: Mapping[str, Any]) -> str:
