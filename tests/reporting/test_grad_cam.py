@@ -61,9 +61,7 @@ def test_every_network_gives_maps_and_keeps_its_state(build, shape):
 def test_the_last_convolution_counts_and_not_the_pooling_after_it():
     """As VGG16 at 32x32: one place is left after the pooling, and an adaptive one repeats it."""
     features = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(8))
-    net = nn.Sequential(
-        features, nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(8 * 49, 2)
-    )  # fmt: skip
+    net = nn.Sequential(features, nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(8 * 49, 2))
     maps = grad_cam(net, torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]))
     assert maps.shape == (4, 8, 8) and maps.std() > 0
 
