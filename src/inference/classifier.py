@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torchvision.transforms.v2.functional import to_pil_image
 
 from ..datamodules.decode import decode, to_8_bit, to_array
 from ..errors import UserError
@@ -125,11 +126,7 @@ def _to_pillow(pixels: torch.Tensor | np.ndarray) -> Image.Image:
             "Arrays are (H, W), (H, W, C) or (N, H, W, C), tensors (H, W), (C, H, W) or "
             "(N, C, H, W), with 1 to 4 channels.",
         )
-    if pixels.dtype == np.uint16:
-        pixels = to_8_bit(pixels)
-    if channels == 1:
-        pixels = pixels.reshape(pixels.shape[:2])
-    return Image.fromarray(np.ascontiguousarray(pixels))
+    return to_pil_image(to_8_bit(pixels) if pixels.dtype == np.uint16 else pixels)
 
 
 def load(path: str | os.PathLike, model: nn.Module | None = None) -> Classifier:

@@ -31,7 +31,7 @@ class Timm(nn.Module):
         if weights is None:
             self.network = timm.create_model(name, **shape)
         elif weights == "DEFAULT":
-            self.network = _download(name, **shape)
+            self.network = _download(timm, name, **shape)
         elif in_channels == 3:
             self.network = timm.create_model(name)
             load_weights(self.network, read_weights(weights))
@@ -70,8 +70,7 @@ def _import_timm(name: str) -> Any:
     return timm
 
 
-def _download(name: str, **shape: int) -> nn.Module:
-    timm = _import_timm(name)
+def _download(timm: Any, name: str, **shape: int) -> nn.Module:
     if not timm.models.is_model_pretrained(name):
         raise UserError(
             f"timm has no trained weights for {name}.",

@@ -36,7 +36,8 @@ class Torchvision(nn.Module):
         head: Literal["replace", "append"] = "replace",
     ):
         super().__init__()
-        if weights is not None and _is_file(weights):
+        # torchvision's names of weights are words in capitals; a path has a folder or an extension.
+        if weights is not None and set(weights) & set("./\\"):
             self.network = _build(name, None, initialize=False)
             load_weights(self.network, read_weights(weights))
         else:
@@ -117,8 +118,3 @@ def _build(name: str, weights: str | None, initialize: bool) -> Any:
         return models.get_model(name, weights=weights, **options)
     except OSError as error:
         raise download_error(name, available[weights].url, error) from error
-
-
-def _is_file(weights: str) -> bool:
-    """torchvision's names of weights are words in capitals; a path has a folder or an extension."""
-    return any(character in weights for character in "./\\")

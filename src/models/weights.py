@@ -50,12 +50,11 @@ def check_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None
     own = model.state_dict()
     differences = [f"{name} is missing" for name in own if name not in weights]
     differences += [f"{name} is not in the network" for name in weights if name not in own]
-    for name, tensor in own.items():
-        # The extra state of a module need not be a tensor.
-        shape = getattr(weights.get(name), "shape", None)
-        if name in weights and shape != tensor.shape:
-            found = None if shape is None else tuple(shape)
-            differences.append(f"{name} is {found} instead of {tuple(tensor.shape)}")
+    differences += [
+        f"{name} is {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
     if differences:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise UserError(

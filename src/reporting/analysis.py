@@ -45,8 +45,6 @@ def format_table(rows: Sequence[Row]) -> str:
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     """The 95 % confidence interval of an accuracy (Wilson, 1927), within 0..1 for few images."""
-    if total == 0:
-        return 0.0, 1.0
     interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -79,18 +77,14 @@ def expected_calibration_error(bins: Sequence[Row]) -> float:
     """Mean distance of accuracy from confidence, weighted by the images in a bin (Guo et al.)."""
     filled = [row for row in bins if row["count"]]
     distances = [row["count"] * abs(row["accuracy"] - row["confidence"]) for row in filled]
-    return sum(distances) / max(sum(row["count"] for row in filled), 1)
+    return sum(distances) / sum(row["count"] for row in filled)
 
 
 def topk_accuracies(predictions: Predictions, num_classes: int) -> dict[str, float]:
-    """`acc_top2` and on, up to 5: fractions of images with their class among the k most probable.
-
-    k is below the number of classes: among all of them every class is found.
-    """
+    """`acc_top2` to at most `acc_top5`: fractions of images with their class among the top k."""
     found = (predictions.topk == predictions.labels[:, None]).cumsum(1)
-    largest = min(5, num_classes - 1)
-    total = max(len(found), 1)
-    return {f"acc_top{k}": int(found[:, k - 1].sum()) / total for k in range(2, largest + 1)}
+    ks = range(2, min(6, num_classes))  # among all classes, every class is found
+    return {f"acc_top{k}": int(found[:, k - 1].sum()) / len(found) for k in ks}
 
 
 def summary_metrics(evaluation: Evaluation) -> dict[str, float]:
@@ -152,6 +146,15 @@ def write_tables(
 
     `names` gives the names of the images at int64 positions of the split.
     """
+
+    def write_images(file: str, shown: Predictions, header: list[str], *columns: list) -> None:
+        header = ["image", "label", "prediction", *header]
+        labels, predicted = (
+            [classes[i] for i in column.tolist()] for column in (shown.labels, shown.predicted)
+        )
+        rows = zip(names(shown.positions), labels, predicted, *columns, strict=True)
+        run.write_csv(file, header, rows)
+
     confusion, predictions = evaluation.confusion, evaluation.predictions
     rows = per_class(classes, confusion)
     run.write_csv("per_class.csv", ["split", *rows[0]], ([split, *row.values()] for row in rows))
@@ -160,23 +163,6 @@ def write_tables(
     bins = calibration_bins(predictions)
     run.write_csv("calibration.csv", list(bins[0]), (list(row.values()) for row in bins))
     wrong = misclassified(predictions)
-    header = ["image", "label", "prediction", "confidence", "label_probability"]
-    columns = [*_columns(wrong, classes, names), wrong.true_probability.tolist()]
-    run.write_csv("misclassified.csv", header, zip(*columns, strict=True))
-    header = ["image", "label", "prediction", "probability"]
-    columns = _columns(predictions, classes, names)
-    run.write_csv("predictions.csv", header, zip(*columns, strict=True))
-
-
-def _columns(
-    predictions: Predictions,
-    classes: Sequence[str],
-    names: Callable[[torch.Tensor], list[str]],
-) -> list[list]:
-    """Image name, true class, predicted class and its probability."""
-    return [
-        names(predictions.positions),
-        [classes[i] for i in predictions.labels.tolist()],
-        [classes[i] for i in predictions.predicted.tolist()],
-        predictions.confidence.tolist(),
-    ]
+    columns = wrong.confidence.tolist(), wrong.true_probability.tolist()
+    write_images("misclassified.csv", wrong, ["confidence", "label_probability"], *columns)
+    write_images("predictions.csv", predictions, ["probability"], predictions.confidence.tolist())

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from markupsafe import Markup
-from PIL import Image
+from torchvision.transforms.v2.functional import to_pil_image
 
 from ..datamodules.base import ImageDataModule
 from ..datamodules.transforms import PerImage
@@ -36,9 +36,7 @@ def misclassified_gallery(
     """The misclassified images of a split, the most confident first.
 
     Returns:
-        `note`, a sentence on how many there are, and `images`: for each of at most 24 its `image`
-        and `heat_map` (tags, the latter may be None), `label`, `prediction` and their
-        probabilities, and `name`.
+        `note`, a sentence on how many there are, and `images`, what the page shows of at most 24.
     """
     predictions = task.evaluations[split].predictions
     wrong, total = misclassified(predictions), len(predictions.labels)
@@ -46,24 +44,22 @@ def misclassified_gallery(
     count = len(shown.labels)
     if not count:
         return {"note": f"None of {total:,} images.", "images": []}
-    which = "the most confident first"
-    if count < len(wrong.labels):
-        which = f"here the {count} most confident"
+    all_shown = count == len(wrong.labels)
+    which = "the most confident first" if all_shown else f"here the {count} most confident"
     images = datamodule.images(split, shown.positions)
     heat_maps = _heat_maps(task, images, shown.predicted)
-    items = []
-    for i, name in enumerate(datamodule.names(split, shown.positions)):
-        prediction = task.classes[int(shown.predicted[i])]
-        item = {
-            "image": image_tag(images[i], prediction),
+    items = [
+        {
+            "image": image_tag(images[i], task.classes[shown.predicted[i]]),
             "heat_map": image_tag(heat_maps[i], "Grad-CAM") if i < len(heat_maps) else None,
-            "label": task.classes[int(shown.labels[i])],
+            "label": task.classes[shown.labels[i]],
             "label_probability": format_percent(float(shown.true_probability[i]), 2),
-            "prediction": prediction,
+            "prediction": task.classes[shown.predicted[i]],
             "confidence": format_percent(float(shown.confidence[i]), 2),
             "name": f"image {name}" if name.isdigit() else name,
         }
-        items.append(item)
+        for i, name in enumerate(datamodule.names(split, shown.positions))
+    ]
     return {"note": f"{len(wrong.labels):,} of {total:,} images, {which}.", "images": items}
 
 
@@ -72,8 +68,7 @@ def _heat_maps(
 ) -> torch.Tensor:
     """uint8 (n, 3, H, W): Grad-CAM of the classes `targets` over the first n images.
 
-    n is smaller than the number of images where a large network would take too long, and 0 for a
-    network without feature maps.
+    n is smaller where a large network would take too long, and 0 without feature maps.
     """
     maps = [torch.empty(0, *images.shape[2:])]
     start = time.monotonic()
@@ -87,7 +82,7 @@ def _heat_maps(
     except UserError as error:
         log.debug("No heat maps: %s", error.problem)
     found = torch.cat(maps)
-    return overlay(to_rgb(images[: len(found)]), found) if len(found) else images[:0]
+    return overlay(to_rgb(images[: len(found)]), found)
 
 
 def training_samples(datamodule: ImageDataModule) -> dict[str, Any]:
@@ -100,8 +95,7 @@ def training_samples(datamodule: ImageDataModule) -> dict[str, Any]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         images = datamodule.augmented(positions)
-    labels = datamodule.labels("train")[positions].tolist()
-    names = [datamodule.classes[label] for label in labels]
+    names = [datamodule.classes[label] for label in datamodule.labels("train")[positions]]
     items = [
         {"image": image_tag(image, name), "label": name}
         for image, name in zip(images, names, strict=True)
@@ -113,8 +107,7 @@ def _augmentation(datamodule: ImageDataModule) -> str:
     transform: Any = datamodule.augment
     if isinstance(transform, PerImage):
         transform = transform.transform
-    augmented = f"augmented by {type(transform).__name__}"
-    text = "without augmentation" if transform is None else augmented
+    text = f"augmented by {type(transform).__name__}" if transform else "without augmentation"
     mixing = {"MixUp": datamodule.mixup, "CutMix": datamodule.cutmix}
     names = " or ".join(name for name, alpha in mixing.items() if alpha)
     return f"{text}; then {names} within each batch" if names else text
@@ -122,7 +115,7 @@ def _augmentation(datamodule: ImageDataModule) -> str:
 
 def image_tag(image: torch.Tensor, text: str) -> Markup:
     """uint8 (C, H, W) -> an `<img>` element that contains the image."""
-    thumbnail = Image.fromarray(to_rgb(image[None])[0].permute(1, 2, 0).contiguous().numpy())
+    thumbnail = to_pil_image(to_rgb(image[None])[0])
     small = max(thumbnail.size) <= PIXELATED_SIDE
     thumbnail.thumbnail((MAX_SIDE, MAX_SIDE))
     buffer = io.BytesIO()

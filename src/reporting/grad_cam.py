@@ -1,7 +1,7 @@
 """Grad-CAM (Selvaraju et al., 2017): which parts of an image raise the score of a class."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -11,20 +11,14 @@ from torch.nn import functional as F
 from ..errors import UserError
 
 # The output of a pooling layer is coarser than that of the convolution before it.
-POOLING = (
-    nn.modules.pooling._MaxPoolNd,
-    nn.modules.pooling._AvgPoolNd,
-    nn.modules.pooling._AdaptiveMaxPoolNd,
-    nn.modules.pooling._AdaptiveAvgPoolNd,
-)
+POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
 
 
 def grad_cam(model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Heat maps of how much each place of an image raises the logit of a class.
 
-    The feature map is the last one of the network that is not the output of a pooling layer and
-    has more than one place, found during the forward pass. The network runs in evaluation mode
-    and keeps its modes and gradients.
+    The feature map is the last one in the forward pass that is not the output of a pooling layer
+    and has more than one place. The network runs in evaluation mode and keeps its state.
 
     Args:
         images: float (N, C, H, W), normalized.
@@ -70,16 +64,12 @@ def _last_map(model: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
         elif output is not found.get("pooled"):  # not a container that ends in a pooling layer
             found["map"] = output
 
-    modes = [(module, module.training) for module in model.modules()]
-    hooks = [module.register_forward_hook(keep) for module, _ in modes]
-    try:
+    with ExitStack() as stack:
+        for module in model.modules():
+            stack.enter_context(module.register_forward_hook(keep))
+            stack.callback(setattr, module, "training", module.training)
         model.eval()
         yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes:
-            module.training = training
 
 
 def overlay(images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:

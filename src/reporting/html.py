@@ -30,25 +30,23 @@ MAX_ROWS = 100  # of the table of classes
 
 def write_report(
     folder: Path,
-    title: str = "",
-    task: ClassificationTask | None = None,
-    datamodule: ImageDataModule | None = None,
-    split: str = "test",
+    title: str,
+    task: ClassificationTask | None,
+    datamodule: ImageDataModule | None,
+    split: str,
     show_samples: bool = True,
 ) -> None:
     """Write `report.html`, and its plots as `plots/*.png`, from what is in the folder.
 
-    Classes, calibration and images are shown where a task with predictions on `split` is given.
     A report never costs a run: a failure is logged as a warning.
 
     Args:
         folder: of a run or an evaluation, which may have failed or been interrupted.
-        title: of the page; empty takes the names of model and data in the config.
-        task: evaluated on `split`; one without `evaluations` leaves those sections out.
+        task: shows classes, calibration and images where it has been evaluated on `split`.
         show_samples: show training images as they are augmented.
     """
     try:
-        page = _read_folder(folder, title)
+        page = {"title": title, **_read_folder(folder)}
         evaluation = getattr(task, "evaluations", {}).get(split)
         if task is not None and evaluation is not None:
             page["classes"] = _class_section(folder, split, task.classes, evaluation)
@@ -60,17 +58,15 @@ def write_report(
         log.warning("report.html could not be written.", exc_info=True)
 
 
-def _read_folder(folder: Path, title: str) -> dict[str, Any]:
+def _read_folder(folder: Path) -> dict[str, Any]:
     """What the report shows of the files in the folder."""
     config_file = folder / "config.yaml"
     text = config_file.read_text(encoding="utf-8") if config_file.is_file() else ""
     config = yaml.safe_load(text) or {}
     run, results = read_json(folder / "run.json"), read_json(folder / "results.json")
-    names = [sections.class_name(config.get(group)) for group in ("model", "data")]
     state = [folder.name, run.get("status"), run.get("end") or run.get("start")]
     curves = sections.learning_curves(folder / "metrics.csv", results.get("best_epoch"))
     return {
-        "title": title or " on ".join(filter(None, names)) or folder.name,
         "subtitle": ", ".join(filter(None, state)),
         "error": results.get("error"),
         "results": results,
@@ -174,8 +170,8 @@ def _render(path: Path, template: str, page: dict[str, Any]) -> None:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters["number"] = format_number
-    environment.filters["percent"] = format_percent
-    environment.filters["duration"] = format_duration
-    page = page | {"light": LIGHT, "dark": DARK}
-    write_text(path, environment.get_template(template).render(page))
+    environment.filters.update(
+        number=format_number, percent=format_percent, duration=format_duration
+    )
+    text = environment.get_template(template).render(page, light=LIGHT, dark=DARK)
+    write_text(path, text)

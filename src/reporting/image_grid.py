@@ -47,10 +47,9 @@ def image_grid(
         names: N true classes.
         predictions: N predicted classes.
     """
-    lines = 1 if predictions is None else 2
-    head = 0 if predictions is None else LINE_HEIGHT + 4
+    head, lines = (0, 1) if predictions is None else (LINE_HEIGHT + 4, 2)
     row = SIDE + lines * LINE_HEIGHT + 12
-    tiles = F.pad(_square(images, SIDE), (4, 4, 8, row - SIDE - 8), value=255)
+    tiles = F.pad(_fit(images, SIDE), (4, 4, 8, row - SIDE - 8), value=255)
     sheet = make_grid(tiles, COLUMNS, padding=0, pad_value=255)
     sheet = F.pad(sheet, (0, 0, head, 8), value=255)
     height, width = sheet.shape[1:]
@@ -73,9 +72,12 @@ def image_grid(
     return to_array(figure, DPI)
 
 
-def _square(images: torch.Tensor, side: int) -> torch.Tensor:
-    """uint8 (N, 3, side, side), averaged or enlarged."""
-    return F.interpolate(to_rgb(images).float(), (side, side), mode="area").round().byte()
+def _fit(images: torch.Tensor, side: int) -> torch.Tensor:
+    """uint8 (N, 3, side, side): averaged or enlarged in proportion, white where nothing is."""
+    height, width = (max(1, side * n // max(images.shape[2:])) for n in images.shape[2:])
+    scaled = F.interpolate(to_rgb(images).float(), (height, width), mode="area").round().byte()
+    left, top = (side - width) // 2, (side - height) // 2
+    return F.pad(scaled, (left, side - width - left, top, side - height - top), value=255)
 
 
 def feature_maps(images: torch.Tensor, maps: torch.Tensor, limit: int = 8) -> np.ndarray:
@@ -87,7 +89,7 @@ def feature_maps(images: torch.Tensor, maps: torch.Tensor, limit: int = 8) -> np
         limit: number of maps shown.
     """
     maps = maps[:, :limit]
-    shown = _square(maps.flatten(0, 1)[:, None], MAP_SIDE).unflatten(0, maps.shape[:2])
-    rows = torch.cat([_square(images, MAP_SIDE)[:, None], shown], 1)
+    shown = _fit(maps.flatten(0, 1)[:, None], MAP_SIDE).unflatten(0, maps.shape[:2])
+    rows = torch.cat([_fit(images, MAP_SIDE)[:, None], shown], 1)
     grid = make_grid(rows.flatten(0, 1), rows.shape[1], padding=4, pad_value=255)
     return grid.permute(1, 2, 0).numpy()

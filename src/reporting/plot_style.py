@@ -6,7 +6,7 @@ Plots are about 400 units wide, the width of a phone: there a unit is a pixel.
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from matplotlib.font_manager import fontManager
 
 from ..runs.files import atomic_write
 
+Points = Sequence[tuple[float, float]]
 WIDTH = 400
 PNG_DPI = 144  # two pixels for each unit
 # Colours by name. Plots are drawn in the light ones; an SVG in a page refers to their names, so

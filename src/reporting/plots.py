@@ -3,12 +3,12 @@
 A plot is a matplotlib figure, which `plot_style` saves as SVG, as PNG or as an array.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -23,6 +23,7 @@ from .plot_style import (
     ORANGE,
     TEXT,
     WIDTH,
+    Points,
     add_legend,
     default_style,
     finish,
@@ -31,7 +32,6 @@ from .plot_style import (
 )
 from .text import format_percent, shorten
 
-Points = Sequence[tuple[float, float]]
 NAME_WIDTH = 13  # of a class, in characters
 MAX_COUNTED = 30  # classes up to which a confusion matrix shows numbers
 MAX_NAMED = 60  # classes up to which it shows names
@@ -85,8 +85,6 @@ def confusion_matrix(
 ) -> Figure:
     """True classes down, predicted ones across, shaded by their fraction of the true class.
 
-    Up to 60 classes have names, up to 30 also numbers; more than that would be unreadable.
-
     Args:
         counts: int64 (true, predicted).
         support: int64, the images of each class, with those predicted as classes that are not
@@ -94,7 +92,10 @@ def confusion_matrix(
     """
     n = len(classes)
     support = counts.sum(1) if support is None else support
-    opacity = _shade(counts / support.clamp(min=1)[:, None])
+    fractions = counts / support.clamp(min=1)[:, None]
+    # Misclassifications are few, so that they are shaded more strongly.
+    opacity = (0.12 + 2.5 * fractions).clamp(max=1) * (fractions > 0)
+    opacity = opacity.diagonal_scatter(fractions.diagonal())
     width = min(max(WIDTH, (23 if n <= MAX_COUNTED else 13) * n + 100), 860)
     figure, axes = new_figure(2 * width, width)
     rgb = torch.tensor([to_rgb(ORANGE), to_rgb(BLUE)])[torch.eye(n, dtype=torch.long)]
@@ -105,26 +106,24 @@ def confusion_matrix(
     axes.xaxis.set_label_position("top")
     axes.set_xlabel("predicted across, true down", loc="left", labelpad=8)
     if n <= MAX_NAMED:
-        middles = [i + 0.5 for i in range(n)]
+        middles = torch.arange(n) + 0.5
         names = [shorten(name, NAME_WIDTH) for name in classes]
         axes.set_yticks(middles, names, color=TEXT)
         turned = {"rotation": 55, "ha": "left", "rotation_mode": "anchor"}
         axes.set_xticks(middles, names, color=TEXT, **turned)
     if n <= MAX_COUNTED:
-        for true, predicted in counts.nonzero().tolist():
-            count = int(counts[true, predicted])
-            text = f"{count:,}" if count < 10_000 else f"{count / 1000:.0f}k"
-            colour = LIGHT["on-colour"] if opacity[true, predicted] > 0.6 else TEXT
-            axes.text(predicted + 0.5, true + 0.53, text, color=colour, ha="center", va="center")
+        _write_counts(axes, counts, opacity)
     figure.draw_without_rendering()  # square cells and the names decide on the height
     figure.set_figheight(axes.get_tightbbox().height / 72 + 0.15)
     return figure
 
 
-def _shade(fractions: torch.Tensor) -> torch.Tensor:
-    """Opacity by the fraction of the class; misclassifications are few and shaded to be seen."""
-    opacity = (0.12 + 2.5 * fractions).clamp(max=1) * (fractions > 0)
-    return torch.where(torch.eye(len(fractions), dtype=torch.bool), fractions, opacity)
+def _write_counts(axes: Axes, counts: torch.Tensor, opacity: torch.Tensor) -> None:
+    for true, predicted in counts.nonzero().tolist():
+        count = int(counts[true, predicted])
+        text = f"{count:,}" if count < 10_000 else f"{count / 1000:.0f}k"
+        colour = LIGHT["on-colour"] if opacity[true, predicted] > 0.6 else TEXT
+        axes.text(predicted + 0.5, true + 0.53, text, color=colour, ha="center", va="center")
 
 
 @default_style()
@@ -135,9 +134,8 @@ def reliability_diagram(bins: Sequence[Mapping[str, Any]]) -> Figure:
     width = 0.92 / len(bins)
     accuracies = [row["accuracy"] or 0 for row in bins]
     axes.bar(middles, accuracies, width, color=BLUE, alpha=0.8, label="accuracy")
-    confidences = [math.nan if row["confidence"] is None else row["confidence"] for row in bins]
-    style = {"color": ORANGE, "ms": 18, "mew": 3}
-    axes.plot(middles, confidences, "_", **style, label="mean confidence")
+    confidences = np.array([row["confidence"] for row in bins], dtype=float)  # None becomes NaN
+    axes.plot(middles, confidences, "_", color=ORANGE, ms=18, mew=3, label="mean confidence")
     axes.plot([0, 1], [0, 1], ":", color=FAINT, lw=1)
     below.bar(middles, [row["count"] for row in bins], width, color=BLUE, alpha=0.4)
     below.axhline(0, color=LINE)

@@ -3,7 +3,7 @@
 import csv
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,10 @@ from .text import format_duration
 GROUPS = ("model", "data", "augment", "optimizer", "scheduler", "task", "trainer")
 QUOTED_VALUE = re.compile(r"^([\w.+]+=)'(.*)'$", re.DOTALL)  # quotes for Hydra, not for the shell
 PROCESSOR = "{processor}, {cores} cores, {threads} threads"
-CURVES: dict[
-    str, dict[str, tuple[str, ...]]
-] = {  # columns of metrics.csv by title; plain modules often log `train_loss`
-    "Loss": {"train": ("train/loss", "train_loss"), "val": ("val/loss", "val_loss")},
-    "Accuracy": {"train": ("train/acc", "train_acc"), "val": ("val/acc", "val_acc")},
-    "Learning rate": {"learning rate": ("lr",)},
+CURVES = {  # columns of metrics.csv by title; plain modules often log `train_loss`
+    "Loss": {"train": ["train/loss", "train_loss"], "val": ["val/loss", "val_loss"]},
+    "Accuracy": {"train": ["train/acc", "train_acc"], "val": ["val/acc", "val_acc"]},
+    "Learning rate": {"learning rate": ["lr"]},
 }
 Rows = list[tuple[str, str]]
 
@@ -41,10 +39,10 @@ def learning_curves(table: Path, best_epoch: int | None) -> list[tuple[str, Figu
     return found
 
 
-def _points(rows: list[dict[str, str]], columns: tuple[str, ...]) -> list[tuple[float, float]]:
+def _points(rows: list[dict[str, str]], columns: list[str]) -> list[tuple[float, float]]:
     """(epoch from 1, value) of the rows with a value in one of these columns."""
-    values = [(row["epoch"], [row[name] for name in columns if row.get(name)]) for row in rows]
-    return [(int(epoch) + 1, float(found[0])) for epoch, found in values if found]
+    cells = [(row["epoch"], row.get(name)) for row in rows for name in columns]
+    return [(int(epoch) + 1, float(value)) for epoch, value in cells if value]
 
 
 def settings_rows(config: Mapping[str, Any]) -> Rows:
@@ -55,14 +53,13 @@ def settings_rows(config: Mapping[str, Any]) -> Rows:
     rows = [("run", _chosen(config))]
     for name in GROUPS:
         if isinstance(groups.get(name), Mapping):
-            rows.append((name, f"{class_name(groups[name])}  {_chosen(groups[name])}".strip()))
+            rows.append((name, f"{_class_name(groups[name])}  {_chosen(groups[name])}".strip()))
     return [(name, text) for name, text in rows if text]
 
 
-def class_name(node: Any) -> str:
+def _class_name(node: Mapping[str, Any]) -> str:
     """The class that a config group names, without the suffix of data sets; empty without one."""
-    target = node.get("_target_") if isinstance(node, Mapping) else None
-    return str(target or "").rpartition(".")[2].removesuffix("DataModule")
+    return str(node.get("_target_", "")).rpartition(".")[2].removesuffix("DataModule")
 
 
 def _chosen(node: Mapping[str, Any]) -> str:
@@ -76,24 +73,30 @@ def _chosen(node: Mapping[str, Any]) -> str:
 
 def environment_rows(run: Mapping[str, Any], results: Mapping[str, Any]) -> Rows:
     """When and on what the run ran, from run.json."""
-    hardware, data, git = (run.get(key) or {} for key in ("hardware", "data", "git"))
-    command = [QUOTED_VALUE.sub(r"\1\2", word) for word in run.get("command") or []]
+    hardware, data = run.get("hardware", {}), run.get("data", {})
+    git = run.get("git") or {}  # None outside a repository
     seconds = results.get("train_seconds")
-    sizes, versions = data.get("sizes") or {}, run.get("versions") or {}
-    identity = [data.get("fingerprint"), data.get("split_hash")]
     rows = {
-        "command": shlex.join(["python", *command]) if command else None,
+        "command": _shell_command(run.get("command", [])),
         "started": run.get("start"),
         "ended": run.get("end"),
-        "training": format_duration(seconds) if seconds is not None else None,
-        "images": ", ".join(f"{count:,} {split}" for split, count in sizes.items()),
+        "training": None if seconds is None else format_duration(seconds),
+        "images": ", ".join(f"{count:,} {split}" for split, count in data.get("sizes", {}).items()),
         "system": hardware.get("system"),
         "processor": PROCESSOR.format_map(hardware) if hardware else None,
-        "GPUs": ", ".join(hardware.get("gpus") or []) or "none",
+        "GPUs": ", ".join(hardware.get("gpus", [])) or "none",
         "precision": run.get("precision"),
-        "chosen automatically": _chosen(run.get("automatic") or {}),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "git": f"{git.get('commit', '')}{' with changes' if git.get('dirty') else ''}",
-        "data fingerprint, split": ", ".join(filter(None, identity)),
+        "chosen automatically": _chosen(run.get("automatic", {})),
+        "versions": ", ".join(map(" ".join, run.get("versions", {}).items())),
+        "git": git.get("commit", "") + (" with changes" if git.get("dirty") else ""),
+        "data fingerprint, split": ", ".join(
+            filter(None, [data.get("fingerprint"), data.get("split_hash")])
+        ),
     }
     return [(name, str(value)) for name, value in rows.items() if value]
+
+
+def _shell_command(typed: Sequence[str]) -> str:
+    """The command to copy into a shell; empty without one."""
+    words = [QUOTED_VALUE.sub(r"\1\2", word) for word in typed]
+    return shlex.join(["python", *words]) if words else ""

@@ -9,10 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.cells import cell_len
 
-from .plot_style import BLUE, ORANGE, TEXT, default_style, empty_figure, finish, new_figure
+from .plot_style import BLUE, ORANGE, TEXT, Points, default_style, empty_figure, finish, new_figure
 from .text import format_number, format_percent, shorten
-
-Points = Sequence[tuple[float, float]]
 
 
 @default_style()
@@ -48,12 +46,12 @@ def _places(settings: Sequence[str]) -> dict[str, float]:
         numbers = np.array(settings, dtype=float)
     except ValueError:
         numbers = np.arange(len(settings), dtype=float)
-    low, high = numbers.min(), numbers.max()
-    if low == high:
+    if 0 < 10 * numbers.min() <= numbers.max():
+        numbers = np.log(numbers)
+    if np.ptp(numbers) == 0:
         return dict.fromkeys(settings, 0.5)
-    if low > 0 and high >= 10 * low:
-        numbers, low, high = np.log(numbers), np.log(low), np.log(high)
-    return dict(zip(settings, ((numbers - low) / (high - low)).tolist(), strict=True))
+    places = (numbers - numbers.min()) / np.ptp(numbers)
+    return dict(zip(settings, places.tolist(), strict=True))
 
 
 def _readable(places: Mapping[str, float]) -> dict[float, str]:

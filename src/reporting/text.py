@@ -19,13 +19,14 @@ def format_number(value: Any) -> str:
     """
     if value is None or value != value:  # NaN differs from itself
         return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        fixed = value == 0 or 1e-3 <= abs(value) < 1e4
-        return f"{value:.4f}" if fixed else f"{value:.4g}"
+    match value:
+        case bool():
+            return str(value).lower()
+        case int():
+            return f"{value:,}"
+        case float():
+            fixed = value == 0 or 1e-3 <= abs(value) < 1e4
+            return f"{value:.4f}" if fixed else f"{value:.4g}"
     text = str(value)
     if len(text) <= 8 or not set(text) & set(".e"):
         return text

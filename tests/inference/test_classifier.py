@@ -13,12 +13,13 @@ from PIL import Image
 
 import src
 from src.errors import UserError
-from src.inference import Classifier, build_network
+from src.inference import Classifier
 from src.models import LeNet
 from src.runs.checkpoint import save
 
 DIGITS = list("0123456789")
 LENET = {"in_channels": 1, "num_classes": 10, "image_size": 16}
+RGB = {"classes": ["red", "blue"], "channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3}
 
 
 def describe(**changes) -> dict:
@@ -57,8 +58,7 @@ def rgb() -> Classifier:
     linear = torch.nn.Linear(3, 2, bias=False)
     linear.weight.data = torch.tensor([[9.0, 0, -9], [-9, 0, 9]])
     model = torch.nn.Sequential(torch.nn.AvgPool2d(16), torch.nn.Flatten(), linear)
-    facts = {"classes": ["red", "blue"], "channels": 3, "image_size": 16}
-    return Classifier(model, facts | {"mean": [0.5] * 3, "std": [0.5] * 3}).eval()
+    return Classifier(model, RGB | {"image_size": 16}).eval()
 
 
 def test_all_forms_of_a_grey_image_give_the_same(net, tmp_path):
@@ -153,8 +153,7 @@ def test_normalize_leaves_its_input_unchanged(net):
 
 def test_a_network_without_an_image_size_takes_arrays(rgb):
     model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), rgb.model[2])
-    facts = {"classes": ["red", "blue"], "channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3}
-    free = Classifier(model, facts)
+    free = Classifier(model, RGB)
     assert free.predict(np.zeros((9, 9, 3), np.uint8)).shape == (1, 2)
     with pytest.raises(UserError, match="image size"):
         free.predict("a.png")
@@ -189,11 +188,8 @@ def test_pretrained_weights_are_not_read(tmp_path):
     spec = {"_target_": "src.models.Torchvision", "in_channels": 1, "num_classes": 10}
     spec |= {"name": "squeezenet1_1", "weights": "gone.pth"}
     model = Torchvision(1, 10, "squeezenet1_1")
-    checkpoint = {
-        "state_dict": {f"model.{name}": t for name, t in model.state_dict().items()},
-        "description": describe(model=spec),
-    }
-    assert isinstance(build_network(checkpoint), Torchvision)
+    path = write_checkpoint(tmp_path / "a.ckpt", model, model=spec)
+    assert isinstance(src.load(path).model, Torchvision)
 
 
 @pytest.mark.parametrize(

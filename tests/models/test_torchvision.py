@@ -33,10 +33,6 @@ def test_heads_fit_every_kind_of_network(name, size):
         assert model(torch.zeros(2, 3, size, size)).shape == (2, 7)
 
 
-def test_grey_images_get_their_own_first_convolution():
-    assert Torchvision(1, 10, "resnet18").network.conv1.in_channels == 1
-
-
 def test_weights_from_a_file_are_loaded_into_the_backbone(squeezenet):
     path, network = squeezenet
     mine = Torchvision(3, 4, "squeezenet1_1", weights=str(path))

@@ -23,20 +23,19 @@ def test_the_map_is_the_one_of_the_paper():
 
 
 @pytest.mark.parametrize(
-    ("build", "shape"),
+    ("network", "options", "side"),
     [
-        (lambda: LeNet(1, 10, 28), (1, 28, 28)),
-        (lambda: Quick(3, 10), (3, 32, 32)),
-        (lambda: SimpleV3(3, 10), (3, 32, 32)),
-        (lambda: Torchvision(3, 10, "resnet18"), (3, 64, 64)),
-        (lambda: Torchvision(3, 10, "resnet18"), (3, 32, 32)),
-        (lambda: Torchvision(3, 10, "squeezenet1_1"), (3, 64, 64)),
+        (LeNet, {"image_size": 28}, 28),
+        (Quick, {}, 32),
+        (SimpleV3, {}, 32),
+        (Torchvision, {"name": "resnet18"}, 64),
+        (Torchvision, {"name": "resnet18"}, 32),
+        (Torchvision, {"name": "squeezenet1_1"}, 64),
     ],
-    ids=["lenet", "quick", "simple_v3", "resnet18-64", "resnet18-32", "squeezenet1_1"],
 )
-def test_every_network_gives_maps_and_keeps_its_state(build, shape):
+def test_every_network_gives_maps_and_keeps_its_state(network, options, side):
     torch.manual_seed(0)
-    net = build()
+    net = network(3, 10, **options)
     for module in net.modules():
         if isinstance(module, nn.Conv2d) and module.out_channels == 10 and module.bias is not None:
             # SqueezeNet's logits pass a ReLU: without training all of them may be 0.
@@ -48,8 +47,8 @@ def test_every_network_gives_maps_and_keeps_its_state(build, shape):
     modes = [module.training for module in net.modules()]
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     with torch.inference_mode():
-        maps = grad_cam(net, torch.randn(3, *shape), torch.tensor([0, 3, 9]))
-    assert maps.shape == (3, *shape[1:]) and not maps.requires_grad
+        maps = grad_cam(net, torch.randn(3, 3, side, side), torch.tensor([0, 3, 9]))
+    assert maps.shape == (3, side, side) and not maps.requires_grad
     assert maps.min() >= 0 and maps.max() <= 1
     assert maps.std() > 0  # the map of a single place would be constant
     assert modes == [module.training for module in net.modules()]
@@ -61,9 +60,7 @@ def test_every_network_gives_maps_and_keeps_its_state(build, shape):
 def test_the_last_convolution_counts_and_not_the_pooling_after_it():
     """As VGG16 at 32x32: one place is left after the pooling, and an adaptive one repeats it."""
     features = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(8))
-    net = nn.Sequential(
-        features, nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(8 * 49, 2)
-    )  # fmt: skip
+    net = nn.Sequential(features, nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(8 * 49, 2))
     maps = grad_cam(net, torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]))
     assert maps.shape == (4, 8, 8) and maps.std() > 0
 

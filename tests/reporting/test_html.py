@@ -72,7 +72,7 @@ def completed(tmp_path) -> Path:
 
 def test_a_report_shows_the_values_of_the_run(completed, evaluated):
     task, data = evaluated(list("0123456789"))
-    write_report(completed, task=task, datamodule=data, split="val")
+    write_report(completed, "LeNet on Digits", task, data, "val")
     page = page_of(completed)
     text = text_of(page)
     for part in (
@@ -137,20 +137,20 @@ def test_many_classes_stay_readable_and_small(tmp_path, evaluated):
 
 def test_a_failed_run_has_a_report(tmp_path):
     write_run(tmp_path, {"status": "failed", "error": "<no> memory", "seed": 0})
-    write_report(tmp_path)
+    write_report(tmp_path, "LeNet on Digits", None, None, "val")
     text = text_of(page_of(tmp_path))
     assert "LeNet on Digits" in text and "failed" in text and "<no> memory" in text
     assert "optimizer.lr=0.05" in text and "Confusion" not in text
 
 
 def test_an_empty_folder_and_a_plain_module(tmp_path):
-    write_report(tmp_path, task=nn.Linear(1, 1), datamodule=None)
+    write_report(tmp_path, "", nn.Linear(1, 1), None, "val")
     assert tmp_path.name in page_of(tmp_path)
     results = {"status": "completed", "val": {"loss": 0.5}, "test": None, "best_epoch": None}
     results |= {"train_seconds": None, "images_per_second": None, "num_parameters": None}
     write_run(tmp_path, results)
     (tmp_path / "metrics.csv").write_text("epoch,train_loss,val_loss\n0,1.5,1.0\n1,1.0,0.5\n")
-    write_report(tmp_path, task=nn.Linear(1, 1))
+    write_report(tmp_path, "", nn.Linear(1, 1), None, "val")
     page = page_of(tmp_path)
     assert "val loss 0.5000" in text_of(page) and page.count("<svg") == 1
 

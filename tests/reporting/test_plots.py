@@ -135,6 +135,16 @@ def test_image_grids_show_names_in_any_script_and_colours():
     assert max(large.shape) < 1000 and (large == 0).all(2).sum() >= 24 * 96 * 96
 
 
+def test_images_keep_their_aspect_ratio():
+    wide = torch.zeros(1, 1, 10, 20, dtype=torch.uint8)
+    for shown, side in (
+        (plots.image_grid(wide, ["."]), 96),
+        (plots.feature_maps(wide, torch.zeros(1, 1, 1, 2))[:, :68], 64),
+    ):
+        black = (shown == 0).all(2)
+        assert (black.any(1).sum(), black.any(0).sum()) == (side // 2, side)
+
+
 def test_float_images_are_scaled_to_their_range():
     grid = plots.image_grid(torch.linspace(-1, 1, 64).view(1, 1, 8, 8), ["a"])
     assert grid.min() == 0
