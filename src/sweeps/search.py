@@ -57,7 +57,7 @@ def search(cfg: DictConfig, typed: Sequence[str], folder: Path) -> float | None:
     check_space(loader, space, fixed)
     study = open_study(folder, {"fixed": fixed, "space": OmegaConf.to_container(cfg.search)})
     try:
-        SearchWorker(cfg, study, space, fixed, folder, loader).run()
+        SearchWorker(cfg, study, space, fixed, folder, loader).work()
     except KeyboardInterrupt:
         print("\nStopped. The same command continues the search.", file=sys.stderr)
         sys.exit(130)

@@ -30,9 +30,11 @@ results = {"status": "completed", "val": {"loss": 0.5, "acc": 0.5}, "train_secon
 
 
 @pytest.fixture(autouse=True)
-def release_plan() -> Iterator[None]:
+def forget_plan() -> Iterator[None]:
     yield
-    PLAN.clear()
+    PLAN.jobs.clear()
+    if PLAN.lock is not None:
+        PLAN.lock.release()
 
 
 def test_unfinished_jobs_run_and_failures_end_the_command_with_code_1(

@@ -165,7 +165,7 @@ def test_a_trial_of_another_worker_is_left_alone(tmp_path, start):
     cfg = composed(["n_trials=1"], "search")
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        jobs = SearchWorker(cfg, study, space, [], folder, loader)._jobs()
+        jobs = SearchWorker(cfg, study, space, [], folder, loader).jobs()
         with Lock(folder / ".workers" / "alive"):
             assert next(jobs) is None
             assert states(study) == ["RUNNING"]
