@@ -41,7 +41,7 @@ def search(cfg: DictConfig, typed: Sequence[str], folder: Path) -> float | None:
             failures in a row.
     """
     try:
-        import optuna  # noqa: F401
+        import optuna
     except ImportError:
         raise UserError(
             "Searches need Optuna, which is not installed.",
@@ -50,6 +50,7 @@ def search(cfg: DictConfig, typed: Sequence[str], folder: Path) -> float | None:
     from .space import check_space, read_space, setting_name
     from .trials import SearchWorker
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     _check_settings(cfg)
     fixed = [item for item in typed if setting_name(item).partition(".")[0] not in OWN_SETTINGS]
     space = read_space(cfg.search)
@@ -87,7 +88,6 @@ def open_study(folder: Path, settings: dict[str, Any]) -> "optuna.Study":
     """Open the study of a folder, or make it.
 
     Args:
-        folder: of the study.
         settings: the fixed overrides and the space of the search.
 
     Raises:
@@ -95,7 +95,6 @@ def open_study(folder: Path, settings: dict[str, Any]) -> "optuna.Study":
     """
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
     with Lock(folder / ".study.lock"):
         url = f"sqlite:///{folder / 'study.db'}"
@@ -115,13 +114,11 @@ def open_study(folder: Path, settings: dict[str, Any]) -> "optuna.Study":
 
 def _report(study: "optuna.Study", fixed: Sequence[str], folder: Path) -> float | None:
     """Print the result; returns the lowest validation loss."""
-    from optuna.trial import TrialState
-
     from .space import to_overrides
 
-    states = [trial.state for trial in study.get_trials(deepcopy=False)]
-    complete = states.count(TrialState.COMPLETE)
-    print(f"\n{complete} trials complete, {states.count(TrialState.PRUNED)} pruned.")
+    states = [trial.state.name for trial in study.get_trials(deepcopy=False)]
+    complete = states.count("COMPLETE")
+    print(f"\n{complete} trials complete, {states.count('PRUNED')} pruned.")
     print(folder / "search.html")
     if not complete:
         return None
