@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -47,8 +47,7 @@ class Pool(Generic[JobType]):
 
     Args:
         environments: extra environment variables of each slot; one job runs in each.
-        log_to_file: write the output of jobs to `output.log` in their folders. Otherwise it goes
-            to the screen.
+        log_to_file: write the output of jobs to `output.log` in their folders, not to the screen.
     """
 
     def __init__(self, environments: Sequence[dict[str, str]], log_to_file: bool):
@@ -73,8 +72,7 @@ class Pool(Generic[JobType]):
         resumed.
 
         Args:
-            jobs: the jobs in their order. It is advanced when a slot is free; None means that
-                there is no job at present.
+            jobs: advanced when a slot is free; None where there is no job at present.
         """
         with signals_as_exceptions():
             try:
@@ -107,14 +105,14 @@ class Pool(Generic[JobType]):
         environment["PYTHONPATH"] = python_path()
         environment["PYTHONSAFEPATH"] = "1"  # another `src` in the current folder is not taken
         environment[PARENT_VARIABLE] = str(os.getpid())
-        log = job.folder / "output.log" if self.log_to_file else os.devnull
-        with open(log, "ab") as output:
+        log = job.folder / "output.log"
+        with open(log, "ab") if self.log_to_file else nullcontext() as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", WORKER, str(job.folder), "--trusted"],
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=output if self.log_to_file else None,
-                stderr=subprocess.STDOUT if self.log_to_file else None,
+                stdout=output,
+                stderr=output,
                 start_new_session=True,  # Ctrl-C reaches the supervisor, which ends each job once
             )
         self._running[slot] = job, process

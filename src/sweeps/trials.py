@@ -1,14 +1,13 @@
 """One worker of a search: it takes trials from the study, runs them, and reports to the study.
 
-Several workers may share a study. Each holds a lock for its life, whose name its trials carry: a
-trial in the state RUNNING whose lock is free was cut off, and the next worker resumes it. Optuna's
-heartbeat does not do this: it beats in `study.optimize` only, not with `ask` and `tell`.
+Several workers may share a study. A worker locks the folder of each of its trials: one in the state
+RUNNING whose lock is free was cut off, and the next worker resumes it. Optuna's heartbeat does not
+do this: it works in `study.optimize` only, not with `ask` and `tell`.
 """
 
 import csv
 import math
 import random
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
 SAMPLERS = {"random": optuna.samplers.RandomSampler, "tpe": optuna.samplers.TPESampler}
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+TRIAL_LOCK = ".trial.lock"  # held by the worker of a trial
 MIN_TRIALS_FOR_IMPORTANCES = 5
 
 
@@ -43,6 +43,7 @@ class TrialJob(Job):
     """A trial that this worker runs."""
 
     trial: Trial
+    lock: Lock
     epoch: int = -1  # the last one that was reported
     read_at: int = 0  # modification time of metrics.csv when it was read
     prune_reason: str = ""
@@ -81,65 +82,57 @@ class SearchWorker(Pool[TrialJob]):
             study.pruner = optuna.pruners.MedianPruner(startup, warmup)
         self.cfg, self.study, self.space, self.fixed = cfg, study, space, fixed
         self.folder, self.loader = folder, loader
-        self.name = uuid.uuid4().hex
         self.failures = 0  # in a row
 
     def work(self) -> None:
         """Run trials until the study has enough. Those that are ended early can be resumed."""
-        path = self._lock_path(self.name)
         try:
-            with Lock(path):
-                self.run(self.jobs())
+            self.run(self.jobs())
         finally:
-            path.unlink(missing_ok=True)
             self._summarize()
-
-    def _lock_path(self, worker: str) -> Path:
-        return self.folder / ".workers" / worker
 
     def jobs(self) -> Iterator[TrialJob | None]:
         """Jobs for the pool; None while other trials, which may be cut off, are running."""
         waiting = False
         while True:
-            trial = self._claim()
-            if trial is not None:
-                yield self._prepare(trial)
-                continue
-            if not self._trials(TrialState.RUNNING):
+            job = self._claim()
+            if job is None and not self._trials(TrialState.RUNNING):
                 return
-            if not waiting and not self._running:
+            if job is None and not waiting and not self._running:
                 print("Waiting for the trials of other workers.", flush=True)
                 waiting = True
-            yield None
+            yield job
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states or None)
 
-    def _claim(self) -> Trial | None:
+    def _claim(self) -> TrialJob | None:
         """The next trial: one that was cut off, or a new one; None if the study has enough."""
         with Lock(self.folder / ".study.lock"):
-            for trial in self._trials(TrialState.RUNNING):
-                if self._is_cut_off(trial):
-                    self._requeue(trial)
+            for running in self._trials(TrialState.RUNNING):
+                self._requeue_if_cut_off(running)
             if len(self._trials(*COUNTED)) >= self.cfg.n_trials:
                 return None
             # Workers that shared a seed would propose the same trials.
             seed = random.Random(f"{self.cfg.seed} {len(self._trials())}").getrandbits(32)
             self.study.sampler = SAMPLERS[self.cfg.sampler](seed=seed)
-            proposed = self.study.ask(dict(self.space))
-            proposed.set_user_attr("worker", self.name)
-            proposed.set_user_attr("folder", self._trial_folder(proposed).name)
-            return proposed
+            trial = self.study.ask(dict(self.space))
+            folder = self._trial_folder(trial)
+            trial.set_user_attr("folder", folder.name)
+            lock = Lock(folder / TRIAL_LOCK)
+            lock.acquire()
+        overrides = [*self.fixed, *to_overrides(trial.params), "test=false"]
+        config = compose_run(self.loader, overrides)
+        job = TrialJob(f"Trial {folder.name}", folder, overrides, config, trial, lock)
+        restore(job)
+        freeze(job)
+        return job
 
-    def _is_cut_off(self, trial: FrozenTrial) -> bool:
-        worker = trial.user_attrs.get("worker")
-        if worker is not None and Lock.is_held(self._lock_path(worker)):
-            return False
-        return not RunFolder(self._trial_folder(trial)).is_used_elsewhere()
-
-    def _requeue(self, trial: FrozenTrial) -> None:
-        """Let a trial that was cut off run again, in the same folder."""
+    def _requeue_if_cut_off(self, trial: FrozenTrial) -> None:
+        """Let a trial whose worker is gone run again, in the same folder."""
         folder = self._trial_folder(trial)
+        if Lock.is_held(folder / TRIAL_LOCK) or RunFolder(folder).is_used_elsewhere():
+            return
         if status(folder) in ("completed", "pruned"):  # only its worker could not tell the study
             self._tell(trial.number, folder)
             return
@@ -149,15 +142,6 @@ class SearchWorker(Pool[TrialJob]):
 
     def _trial_folder(self, trial: Trial | FrozenTrial) -> Path:
         return self.folder / trial.user_attrs.get("folder", str(trial.number))
-
-    def _prepare(self, trial: Trial) -> TrialJob:
-        folder = self._trial_folder(trial)
-        overrides = [*self.fixed, *to_overrides(trial.params), "test=false"]
-        config = compose_run(self.loader, overrides)
-        job = TrialJob(f"Trial {folder.name}", folder, overrides, config, trial)
-        restore(job)
-        freeze(job)
-        return job
 
     def on_start(self, job: TrialJob) -> None:
         resumed = " is resumed" if last_checkpoint(job.folder) else ""
@@ -178,6 +162,7 @@ class SearchWorker(Pool[TrialJob]):
         if job.prune_reason and status(job.folder) != "completed":
             set_status(job.folder, "pruned", job.prune_reason)
         self._tell(job.trial, job.folder)
+        job.lock.release()
         print(f"{job.label}: {describe_result(job.folder)}", flush=True)
         self._summarize()
         failed = status(job.folder) not in ("completed", "pruned")
