@@ -64,7 +64,7 @@ def plan_sweep(config: DictConfig) -> None:
     for number, job in enumerate(jobs):
         varying = [override for override in job.overrides if override not in shared]
         job.label += f" ({' '.join(varying)})" if varying else ""
-        _check_mode(job)
+        _check_mode(job.config)
         _check_same_sweep(folder, number, job)
         restore(job)
     check_processes(config.hydra.launcher, jobs)
@@ -86,9 +86,9 @@ def planned_job(
     return PLAN.jobs[number]
 
 
-def _check_mode(job: Job) -> None:
+def _check_mode(config: DictConfig) -> None:
     for mode in MODES:
-        if job.config.get(mode):
+        if config.get(mode):
             raise UserError(f"{mode} is not possible in a sweep.", f"Leave out -m, or {mode}=...")
 
 

@@ -25,16 +25,13 @@ if TYPE_CHECKING:
 OWN_SETTINGS = ("n_trials", "workers", "sampler", "pruner", "max_failures", "search", "test")
 
 
-def search(cfg: DictConfig, typed: Sequence[str], folder: Path) -> float | None:
+def search(cfg: DictConfig, typed: Sequence[str], folder: Path) -> None:
     """Work on a study until it has `cfg.n_trials` complete or pruned trials.
 
     Args:
         cfg: conf/search.yaml with what was typed.
         typed: the overrides of the command line; all but those of the search hold for each trial.
         folder: of the study.
-
-    Returns:
-        The lowest validation loss; None where no trial is complete.
 
     Raises:
         UserError: a space that cannot be searched, a folder that holds another search, or too many
@@ -62,7 +59,7 @@ def search(cfg: DictConfig, typed: Sequence[str], folder: Path) -> float | None:
     except KeyboardInterrupt:
         print("\nStopped. The same command continues the search.", file=sys.stderr)
         sys.exit(130)
-    return _report(study, fixed, folder)
+    _report(study, fixed, folder)
 
 
 def _check_settings(cfg: DictConfig) -> None:
@@ -112,8 +109,8 @@ def open_study(folder: Path, settings: dict[str, Any]) -> "optuna.Study":
     return study
 
 
-def _report(study: "optuna.Study", fixed: Sequence[str], folder: Path) -> float | None:
-    """Print the result; returns the lowest validation loss."""
+def _report(study: "optuna.Study", fixed: Sequence[str], folder: Path) -> None:
+    """Print the result, and the command that trains and tests the best trial."""
     from .space import to_overrides
 
     states = [trial.state.name for trial in study.get_trials(deepcopy=False)]
@@ -121,10 +118,9 @@ def _report(study: "optuna.Study", fixed: Sequence[str], folder: Path) -> float 
     print(f"\n{complete} trials complete, {states.count('PRUNED')} pruned.")
     print(folder / "search.html")
     if not complete:
-        return None
+        return
     best = study.best_trial
     command = shlex.join(["python", "train.py", *fixed, *to_overrides(best.params)])
     name = best.user_attrs.get("folder", best.number)
     print(f"Best: trial {name}, val/loss {best.value:.4f}.")
     print(f"To train and test it:\n{command}", flush=True)
-    return best.value

@@ -7,18 +7,18 @@ Jobs are ranked by validation loss. Test metrics are shown; nothing is chosen by
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
+from matplotlib.figure import Figure
 
+from ..reporting.html import write_sweep_page
+from ..reporting.sweep_plots import metric_by_setting
 from ..reporting.text import format_number, printable, render_table
 from ..runs.files import Lock, read_json, write_text
 from ..runs.run_folder import status
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 OVERRIDES = Path(".hydra", "overrides.yaml")  # what was typed for a job; Hydra's name and format
@@ -26,7 +26,7 @@ REPEATS = ("seed", "data.split_seed", "data.fold")  # keys that repeat a setting
 
 
 def write_summary(
-    folder: Path, kind: str = "sweep", figures: Sequence[tuple[str, "Figure"]] = ()
+    folder: Path, kind: str = "sweep", figures: Sequence[tuple[str, Figure]] = ()
 ) -> pd.DataFrame:
     """Write the three files.
 
@@ -37,9 +37,6 @@ def write_summary(
     Returns:
         The jobs, as `read_jobs` does.
     """
-    from ..reporting.html import write_sweep_page
-    from ..reporting.sweep_plots import metric_by_setting
-
     with Lock(folder / ".summary.lock"):  # jobs on several machines write it
         jobs, keys = read_jobs(folder)
         groups = group_repeats(jobs, keys)
@@ -66,7 +63,7 @@ def write_summary(
 def update_summary(
     folder: Path,
     kind: str = "sweep",
-    make_figures: Callable[[], Sequence[tuple[str, "Figure"]]] = tuple,
+    make_figures: Callable[[], Sequence[tuple[str, Figure]]] = tuple,
 ) -> None:
     """Write the summary while jobs run, which must not end with an error in it."""
     try:
@@ -201,14 +198,12 @@ def _shown(jobs: pd.DataFrame) -> pd.DataFrame:
     empty = [name for name in jobs if name.startswith("test/") and jobs[name].isna().all()]
     seconds = [f"{value:.1f}" if value == value else "" for value in jobs["train_seconds"]]
     folders = [Path(folder).name for folder in jobs["folder"]]
-    shown = jobs.drop(columns=["error", *empty])
-    return shown.assign(train_seconds=seconds, folder=folders)
+    return jobs.drop(columns=["error", *empty]).assign(train_seconds=seconds, folder=folders)
 
 
 def _rows(table: pd.DataFrame) -> list[list[Any]]:
     """Plain Python values, None where there is none."""
-    plain = table.astype(object)
-    return plain.where(table.notna(), None).to_numpy().tolist()
+    return table.astype(object).where(table.notna(), None).to_numpy().tolist()
 
 
 def _markdown(

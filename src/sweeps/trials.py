@@ -11,10 +11,10 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import optuna
 from hydra.core.config_loader import ConfigLoader
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -28,9 +28,6 @@ from .pool import Job, Pool
 from .resources import slot_environments
 from .space import to_overrides
 from .summary import describe_result, update_summary
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SAMPLERS = {"random": optuna.samplers.RandomSampler, "tpe": optuna.samplers.TPESampler}
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
@@ -54,11 +51,8 @@ class SearchWorker(Pool[TrialJob]):
 
     Args:
         cfg: conf/search.yaml with what was typed.
-        study: where trials come from.
-        space: from `read_space`.
         fixed: overrides of every trial.
         folder: of the study.
-        loader: Hydra's.
     """
 
     def __init__(
@@ -190,7 +184,7 @@ class SearchWorker(Pool[TrialJob]):
         if self._trials():
             update_summary(self.folder, "search", self._figures)
 
-    def _figures(self) -> list[tuple[str, "Figure"]]:
+    def _figures(self) -> list[tuple[str, Figure]]:
         """Plots of the study, with their titles."""
         complete = self._trials(TrialState.COMPLETE)
         losses = [(trial.number, trial.values[0]) for trial in complete]

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 JOB_CONFIG = "job.yaml"  # in the folder of a job: its config as it was when the sweep was started
 PARENT_VARIABLE = "JOB_PARENT_PID"  # the process with which a job ends
 PR_SET_PDEATHSIG = 1
-FILE_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
 
 
 def main() -> None:
@@ -76,7 +75,8 @@ def configure_logging(folder: Path) -> None:
     )
     if first:
         handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
-        handler.setFormatter(logging.Formatter(FILE_FORMAT))
+        file_format = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
+        handler.setFormatter(logging.Formatter(file_format))
         logging.getLogger().addHandler(handler)
 
 
