@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
@@ -28,8 +28,9 @@ from .worker import JOB_CONFIG
 log = logging.getLogger(__name__)
 
 
-def expand_grid(loader: ConfigLoader, config: DictConfig) -> list[list[str]]:
+def expand_grid(config: DictConfig) -> list[list[str]]:
     """The overrides of each job of a sweep."""
+    loader = GlobalHydra.instance().config_loader()
     params = config.hydra.sweeper.params or {}
     typed = [f"{key}={value}" for key, value in params.items()]
     typed += OmegaConf.to_container(config.hydra.overrides.task)  # with their interpolations
@@ -37,10 +38,9 @@ def expand_grid(loader: ConfigLoader, config: DictConfig) -> list[list[str]]:
     return BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
 
 
-def compose_job(
-    loader: ConfigLoader, sweep: DictConfig, number: int, overrides: Sequence[str]
-) -> Job:
+def compose_job(sweep: DictConfig, number: int, overrides: Sequence[str]) -> Job:
     """Compose a job of a sweep."""
+    loader = GlobalHydra.instance().config_loader()
     composed = loader.load_sweep_config(sweep, list(overrides))
     with open_dict(composed):
         composed.hydra.job.id = composed.hydra.job.num = number
@@ -49,8 +49,9 @@ def compose_job(
     return Job(f"Job {number}", folder, list(overrides), _resolve(composed))
 
 
-def compose_run(loader: ConfigLoader, overrides: Sequence[str]) -> DictConfig:
+def compose_run(overrides: Sequence[str]) -> DictConfig:
     """Compose a single run: its config without Hydra's part."""
+    loader = GlobalHydra.instance().config_loader()
     return _resolve(loader.load_configuration("config", list(overrides), RunMode.RUN))
 
 

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -76,7 +75,6 @@ class SweepPool(Pool[Job]):
 
 
 def launch(
-    loader: ConfigLoader,
     config: DictConfig,
     slots: int | None,
     job_overrides: Iterable[Sequence[str]],
@@ -93,7 +91,7 @@ def launch(
 
     folder = Path(config.hydra.sweep.dir).absolute()
     jobs = [
-        planned_job(loader, config, number, overrides)
+        planned_job(config, number, overrides)
         for number, overrides in enumerate(job_overrides, first_number)
     ]
     unfinished = [job for job in jobs if status(job.folder) != "completed"]

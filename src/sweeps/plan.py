@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from ..config.cli import MODES
@@ -57,10 +55,9 @@ def plan_sweep(config: DictConfig) -> None:
     if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
         return  # its jobs depend on one another
     folder = Path(config.hydra.sweep.dir).absolute()  # read first: all jobs find the same time
-    loader = GlobalHydra.instance().config_loader()
-    grid = expand_grid(loader, config)
+    grid = expand_grid(config)
     shared = set(grid[0]).intersection(*grid)
-    jobs = [compose_job(loader, config, i, overrides) for i, overrides in enumerate(grid)]
+    jobs = [compose_job(config, i, overrides) for i, overrides in enumerate(grid)]
     for number, job in enumerate(jobs):
         varying = [override for override in job.overrides if override not in shared]
         job.label += f" ({' '.join(varying)})" if varying else ""
@@ -76,12 +73,10 @@ def plan_sweep(config: DictConfig) -> None:
     PLAN.jobs = dict(enumerate(jobs))
 
 
-def planned_job(
-    loader: ConfigLoader, config: DictConfig, number: int, overrides: Sequence[str]
-) -> Job:
+def planned_job(config: DictConfig, number: int, overrides: Sequence[str]) -> Job:
     """A job of the plan; one that a sweeper has added since then is frozen now."""
     if number not in PLAN.jobs:
-        PLAN.jobs[number] = compose_job(loader, config, number, overrides)
+        PLAN.jobs[number] = compose_job(config, number, overrides)
         freeze(PLAN.jobs[number])
     return PLAN.jobs[number]
 

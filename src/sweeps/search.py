@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from ..config.cli import MODES
@@ -51,11 +50,10 @@ def search(cfg: DictConfig, typed: Sequence[str], folder: Path) -> None:
     _check_settings(cfg)
     fixed = [item for item in typed if setting_name(item).partition(".")[0] not in OWN_SETTINGS]
     space = read_space(cfg.search)
-    loader = GlobalHydra.instance().config_loader()
-    check_space(loader, space, fixed)
+    check_space(space, fixed)
     study = open_study(folder, {"fixed": fixed, "space": OmegaConf.to_container(cfg.search)})
     try:
-        SearchWorker(cfg, study, space, fixed, folder, loader).work()
+        SearchWorker(cfg, study, space, fixed, folder).work()
     except KeyboardInterrupt:
         print("\nStopped. The same command continues the search.", file=sys.stderr)
         sys.exit(130)

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -67,9 +66,7 @@ def _storable(choice: Any) -> Any:
     return json.dumps(choice) if isinstance(choice, list | dict) else choice
 
 
-def check_space(
-    loader: ConfigLoader, space: Mapping[str, BaseDistribution], fixed: Sequence[str]
-) -> None:
+def check_space(space: Mapping[str, BaseDistribution], fixed: Sequence[str]) -> None:
     """Compose a run at both ends of each range and with each choice.
 
     Args:
@@ -90,7 +87,7 @@ def check_space(
         for value in options:
             overrides = [*fixed, *to_overrides(first | {key: value})]
             try:
-                validate(OmegaConf.to_container(compose_run(loader, overrides)))
+                validate(OmegaConf.to_container(compose_run(overrides)))
             except (UserError, HydraException, OmegaConfBaseException) as error:
                 cause = error if isinstance(error, UserError) else to_user_error(error)
                 assert cause is not None  # there is one for all errors of Hydra

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-from hydra.core.config_loader import ConfigLoader
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution
@@ -62,7 +61,6 @@ class SearchWorker(Pool[TrialJob]):
         space: Mapping[str, BaseDistribution],
         fixed: Sequence[str],
         folder: Path,
-        loader: ConfigLoader,
     ):
         environments = slot_environments([cfg.trainer], cfg.workers, cfg.workers)
         super().__init__(environments, log_to_file=True)
@@ -74,8 +72,8 @@ class SearchWorker(Pool[TrialJob]):
         if cfg.pruner is not None:
             startup, warmup = cfg.pruner.startup_trials, cfg.pruner.warmup_epochs
             study.pruner = optuna.pruners.MedianPruner(startup, warmup)
-        self.cfg, self.study, self.space, self.fixed = cfg, study, space, fixed
-        self.folder, self.loader = folder, loader
+        self.cfg, self.study, self.space = cfg, study, space
+        self.fixed, self.folder = fixed, folder
         self.failures = 0  # in a row
 
     def work(self) -> None:
@@ -116,7 +114,7 @@ class SearchWorker(Pool[TrialJob]):
             lock = Lock(folder / TRIAL_LOCK)
             lock.acquire()
         overrides = [*self.fixed, *to_overrides(trial.params), "test=false"]
-        config = compose_run(self.loader, overrides)
+        config = compose_run(overrides)
         job = TrialJob(f"Trial {folder.name}", folder, overrides, config, trial, lock)
         restore(job)
         freeze(job)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, composed
 from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from src.errors import UserError
@@ -161,8 +160,7 @@ def test_a_trial_of_another_worker_is_left_alone(tmp_path, start):
     other = study.ask(space)
     cfg = composed(["n_trials=1"], "search")
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        jobs = SearchWorker(cfg, study, space, [], folder, loader).jobs()
+        jobs = SearchWorker(cfg, study, space, [], folder).jobs()
         with Lock(folder / "0" / ".trial.lock"):
             assert next(jobs) is None
             assert states(study) == ["RUNNING"]
@@ -207,14 +205,13 @@ def test_settings_that_a_search_cannot_have(typed, words, start):
     ],
 )
 def test_mistakes_in_a_space_show_before_the_first_trial(space, words):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        with pytest.raises(UserError, match=words):
-            check_space(loader, read_space(OmegaConf.create(space)), ["data.batch_size=16"])
+    conf = initialize_config_dir(str(ROOT / "conf"), version_base="1.3")
+    with conf, pytest.raises(UserError, match=words):
+        check_space(read_space(OmegaConf.create(space)), ["data.batch_size=16"])
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "search").glob("*.yaml")), ids=str)
 def test_every_space_composes(path):
     space = read_space(composed([f"search={path.stem}"], "search").search)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        check_space(GlobalHydra.instance().config_loader(), space, [])
+        check_space(space, [])
