@@ -13,6 +13,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from ..config.cli import two_line_errors
 from ..runs.run_folder import last_checkpoint, read_json, set_status, status
 from .pool import Job, Pool
 
@@ -21,7 +22,6 @@ class SweepCallback(Callback):
     """Plans a sweep before its first job and summarizes it; named in conf/config.yaml."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
-        from ..config.cli import two_line_errors
         from .plan import plan_sweep
 
         with two_line_errors():  # Hydra would warn only, and start the jobs
@@ -116,7 +116,7 @@ def launch(
 
 
 def _job_return(job: Job) -> JobReturn:
-    """The lowest validation loss; a failed job counts as completed, or Hydra ends the sweep."""
+    """The validation loss of a job. Hydra would end the sweep if its status were failed."""
     result = JobReturn(overrides=job.overrides, cfg=job.config, status=JobStatus.COMPLETED)
     validation = read_json(job.folder / "results.json").get("val") or {}
     result.return_value = validation.get("loss", math.nan)

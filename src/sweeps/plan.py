@@ -44,9 +44,6 @@ def plan_sweep(config: DictConfig) -> None:
 
     With `check=true` or `check=data` the program ends after the check.
 
-    Args:
-        config: of the sweep, with Hydra's part.
-
     Raises:
         UserError: a job that cannot be built, a folder that holds another sweep or a running one,
             an engine that cannot run the jobs.
@@ -149,7 +146,6 @@ def run_job(cfg: DictConfig, folder: Path) -> float:
 
     Args:
         cfg: the config that is composed now; what was frozen at the start of the sweep replaces it.
-        folder: of the job.
 
     Returns:
         What `train.py` returns; NaN for a job that failed, since an exception would end the sweep.
