@@ -24,7 +24,6 @@ class ProcessLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        self.loader = hydra_context.config_loader
         self.config = config
 
     def launch(
@@ -33,4 +32,4 @@ class ProcessLauncher(Launcher):
         """Run jobs; the callback of the sweep reports in the end which ones failed."""
         from src.sweeps.launcher import launch
 
-        return launch(self.loader, self.config, self.n_jobs, job_overrides, initial_job_idx)
+        return launch(self.config, self.n_jobs, job_overrides, initial_job_idx)

@@ -122,9 +122,9 @@ def _trusted(path: Path, known: set[str], typed: DictConfig | None, key: str, va
     problem = _find_problem(known, key, value)
     if problem is None:
         return value
-    own = OmegaConf.select(typed, key) if typed is not None else None
+    own = _select(OmegaConf.to_container(typed), key) if typed is not None else None
     if own is not None and (own == value or "${" in str(value)):
-        return own
+        return own  # an interpolation stays one: what it stands for may be a secret
     if key.rpartition(".")[2] in OUTPUT_KEYS:
         log.warning("%s=%s is not taken over; type it to write there.", key, value)
         return None
@@ -133,6 +133,16 @@ def _trusted(path: Path, known: set[str], typed: DictConfig | None, key: str, va
         f"{path}: {key} {problem}.",
         f"Check where that file comes from. To keep it, {remedy}.",
     )
+
+
+def _select(node: Any, key: str) -> Any:
+    """The value of a dotted key in plain nested values; None where there is none."""
+    for name in key.split("."):
+        if isinstance(node, list) and name.isdigit():
+            node = dict(enumerate(node)).get(int(name))
+        else:
+            node = node.get(name) if isinstance(node, dict) else None
+    return node
 
 
 def _find_problem(known: set[str], key: str, value: Any) -> str | None:

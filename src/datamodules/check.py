@@ -29,7 +29,9 @@ def require_facts(datamodule: Any) -> None:
     for fact, example in FACTS.items():
         if fact not in vars(datamodule) and not hasattr(type(datamodule), fact):
             name = type(datamodule).__name__
-            raise UserError(f"{name} has no {fact}.", f"Write it into the class: {fact} = {example}")
+            raise UserError(
+                f"{name} has no {fact}.", f"Write it into the class: {fact} = {example}"
+            )
 
 
 def check_labels(labels: Any, where: str, classes: Sequence[str] | None = None) -> torch.Tensor:

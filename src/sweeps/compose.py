@@ -4,14 +4,14 @@ A sweep folder may come from somebody else. A frozen config is plain data, which
 config of any run folder; Hydra composes nothing from it.
 """
 
-import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from hydra.core.config_loader import ConfigLoader
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
@@ -21,42 +21,37 @@ from ..config.plain import escape_environment
 from ..config.prepare import prepare_config
 from ..config.stored import read_stored_config
 from ..runs.files import write_text
+from .pool import Job
 from .summary import OVERRIDES
 from .worker import JOB_CONFIG
 
 log = logging.getLogger(__name__)
 
 
-def expand_grid(loader: ConfigLoader, config: DictConfig) -> list[list[str]]:
-    """The overrides of each job of a sweep, in the order of Hydra's BasicSweeper."""
+def expand_grid(config: DictConfig) -> list[list[str]]:
+    """The overrides of each job of a sweep."""
+    loader = GlobalHydra.instance().config_loader()
     params = config.hydra.sweeper.params or {}
     typed = [f"{key}={value}" for key, value in params.items()]
     typed += OmegaConf.to_container(config.hydra.overrides.task)  # with their interpolations
-    choices: dict[str, list[str]] = {}
-    for override in OverridesParser.create(config_loader=loader).parse_overrides(typed):
-        key = override.get_key_element()
-        if override.is_sweep_override():
-            values = list(override.sweep_string_iterator())
-        else:
-            values = [override.get_value_element_as_str()]
-        choices[key] = [f"{key}={value}" for value in values]
-    return [list(job) for job in itertools.product(*choices.values())]
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides(typed)
+    return BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]
 
 
-def compose_job(
-    loader: ConfigLoader, sweep: DictConfig, number: int, overrides: Sequence[str]
-) -> tuple[Path, DictConfig]:
-    """Compose a job of a sweep: its folder, and its config without Hydra's part."""
+def compose_job(sweep: DictConfig, number: int, overrides: Sequence[str]) -> Job:
+    """Compose a job of a sweep."""
+    loader = GlobalHydra.instance().config_loader()
     composed = loader.load_sweep_config(sweep, list(overrides))
     with open_dict(composed):
         composed.hydra.job.id = composed.hydra.job.num = number
     with _hydra_config(composed):  # for ${hydra:job.num}
         folder = Path(composed.hydra.sweep.dir, composed.hydra.sweep.subdir).absolute()
-    return folder, _resolve(composed)
+    return Job(f"Job {number}", folder, list(overrides), _resolve(composed))
 
 
-def compose_run(loader: ConfigLoader, overrides: Sequence[str]) -> DictConfig:
+def compose_run(overrides: Sequence[str]) -> DictConfig:
     """Compose a single run: its config without Hydra's part."""
+    loader = GlobalHydra.instance().config_loader()
     return _resolve(loader.load_configuration("config", list(overrides), RunMode.RUN))
 
 
@@ -85,26 +80,28 @@ def _hydra_config(composed: DictConfig) -> Iterator[None]:
         hydra.cfg = before
 
 
-def freeze(folder: Path, config: DictConfig, overrides: Sequence[str]) -> None:
+def freeze(job: Job) -> None:
     """Write down the config of a job, and what was typed for it."""
-    write_text(folder / JOB_CONFIG, OmegaConf.to_yaml(config))
-    write_text(folder / OVERRIDES, yaml.safe_dump(list(overrides), allow_unicode=True))
+    write_text(job.folder / JOB_CONFIG, OmegaConf.to_yaml(job.config))
+    write_text(job.folder / OVERRIDES, yaml.safe_dump(job.overrides, allow_unicode=True))
 
 
-def frozen_config(folder: Path, composed: DictConfig, label: str) -> DictConfig:
+def restore(job: Job) -> None:
+    """Give a job that was started before the config that was frozen then."""
+    frozen = frozen_config(job.folder, job.config)
+    if frozen != job.config:
+        log.warning(
+            "%s keeps the settings that it was started with; the YAML files have changed since.",
+            job.label,
+        )
+        job.config = frozen
+
+
+def frozen_config(folder: Path, composed: DictConfig) -> DictConfig:
     """The config with which a job was started first; `composed` if this is its first start.
 
     Raises:
         UserError: the file in the folder is damaged or not to be trusted.
     """
     path = folder / JOB_CONFIG
-    if not path.is_file():
-        return composed
-    frozen = OmegaConf.create(read_stored_config(path, composed))
-    if frozen == composed:
-        return composed
-    log.warning(
-        "%s keeps the settings that it was started with; the YAML files have changed since.",
-        label,
-    )
-    return frozen
+    return OmegaConf.create(read_stored_config(path, composed)) if path.is_file() else composed

@@ -8,25 +8,18 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from ..errors import UserError
-from .pool import PROJECT
+from .pool import Job, python_path
 from .resources import num_processes
-
-if TYPE_CHECKING:
-    from .plan import PlannedJob
 
 EXTRAS = {"hydra_ray_launcher": "ray", "hydra_submitit_launcher": "slurm"}
 
 
 def check_engine(target: str) -> None:
-    """Check that a launcher is installed.
-
-    Args:
-        target: `_target_` of the launcher.
+    """Check that the launcher with this `_target_` is installed.
 
     Raises:
         UserError: it is not, or there is no SLURM here.
@@ -43,18 +36,15 @@ def check_engine(target: str) -> None:
             "There is no sbatch: this machine does not belong to a SLURM cluster.",
             "Start the sweep on a login node.",
         )
-    # The processes of Ray and SLURM find this project from whatever folder it was started.
-    paths = [str(PROJECT), os.environ.get("PYTHONPATH")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    os.environ["PYTHONPATH"] = python_path()  # for the processes of Ray and SLURM
 
 
-def check_processes(config: DictConfig, jobs: Sequence["PlannedJob"]) -> None:
+def check_processes(launcher: DictConfig, jobs: Sequence[Job]) -> None:
     """Check that the launcher can run jobs of several processes.
 
     Raises:
         UserError: it cannot.
     """
-    launcher = config.hydra.launcher
     engine = launcher._target_.rpartition(".")[2]
     for job in jobs:
         trainer = job.config.trainer

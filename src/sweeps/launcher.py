@@ -1,30 +1,27 @@
-"""What Hydra calls during a sweep: a callback around it, and the launcher of jobs in processes."""
+"""What Hydra calls during a sweep: a callback around it, and the launcher of jobs in processes.
+
+Hydra imports this file at every start: nothing heavy up here.
+"""
 
 import math
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from ..config.cli import two_line_errors
 from ..runs.run_folder import last_checkpoint, read_json, set_status, status
-
-if TYPE_CHECKING:
-    from .plan import PlannedJob
-    from .pool import Pool
+from .pool import Job, Pool
 
 
 class SweepCallback(Callback):
     """Plans a sweep before its first job and summarizes it; named in conf/config.yaml."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
-        from ..config.cli import two_line_errors
         from .plan import plan_sweep
 
         with two_line_errors():  # Hydra would warn only, and start the jobs
@@ -52,29 +49,50 @@ def _how_to_continue(folder: Path) -> str:
     return f"To run what is missing, type the same command with hydra.sweep.dir={folder}"
 
 
+class SweepPool(Pool[Job]):
+    """Prints and summarizes how the jobs of a sweep start and end."""
+
+    def __init__(self, folder: Path, environments: Sequence[dict[str, str]], num_jobs: int):
+        super().__init__(environments, log_to_file=len(environments) > 1)
+        self.folder = folder
+        self.num_jobs = num_jobs
+        self.num_started = 0
+
+    def on_start(self, job: Job) -> None:
+        from .summary import update_summary
+
+        self.num_started += 1
+        resumed = " is resumed" if last_checkpoint(job.folder) else ""
+        place = f"[{self.num_started}/{self.num_jobs}]"
+        print(f"{place} {job.label}{resumed}: {job.folder}", flush=True)
+        update_summary(self.folder)
+
+    def on_end(self, job: Job) -> None:
+        from .summary import describe_result, update_summary
+
+        print(f"{job.label}: {describe_result(job.folder)}", flush=True)
+        update_summary(self.folder)
+
+
 def launch(
-    loader: ConfigLoader,
     config: DictConfig,
     slots: int | None,
-    job_overrides: Sequence[Sequence[str]],
+    job_overrides: Iterable[Sequence[str]],
     first_number: int,
 ) -> list[JobReturn]:
     """Run jobs of a sweep, each in a process of its own, however they end.
 
     Args:
-        loader: Hydra's.
-        config: of the sweep.
         slots: jobs at a time; None is one for each GPU where there are several, else one.
-        job_overrides: of each job.
-        first_number: of the first one.
     """
     from .plan import planned_job
+    from .resources import slot_environments
     from .summary import update_summary
 
     folder = Path(config.hydra.sweep.dir).absolute()
     jobs = [
-        planned_job(loader, config, first_number + i, overrides)
-        for i, overrides in enumerate(job_overrides)
+        planned_job(config, number, overrides)
+        for number, overrides in enumerate(job_overrides, first_number)
     ]
     unfinished = [job for job in jobs if status(job.folder) != "completed"]
     for job in unfinished:
@@ -83,8 +101,12 @@ def launch(
     if len(unfinished) < len(jobs):
         finished = len(jobs) - len(unfinished)
         print(f"{finished} of {len(jobs)} jobs were finished before.", flush=True)
+    trainers = [job.config.trainer for job in unfinished]
+    environments = slot_environments(trainers, slots, len(unfinished))
+    for environment in environments:
+        environment |= {key: str(value) for key, value in config.hydra.job.env_set.items()}
     try:
-        _make_pool(config, slots, unfinished).run(iter(unfinished))
+        SweepPool(folder, environments, len(unfinished)).run(iter(unfinished))
     except KeyboardInterrupt:
         print(f"\nStopped. {_how_to_continue(folder)}", file=sys.stderr)
         sys.exit(130)
@@ -93,40 +115,9 @@ def launch(
     return [_job_return(job) for job in jobs]
 
 
-def _make_pool(
-    config: DictConfig, slots: int | None, jobs: Sequence["PlannedJob"]
-) -> "Pool[PlannedJob]":
-    """The pool for these jobs; it prints and summarizes how each of them starts and ends."""
-    from .pool import Pool
-    from .resources import slot_environments
-    from .summary import describe_result, update_summary
-
-    folder = Path(config.hydra.sweep.dir).absolute()
-
-    def report_start(job: "PlannedJob") -> None:
-        resumed = " is resumed" if last_checkpoint(job.folder) else ""
-        place = f"[{jobs.index(job) + 1}/{len(jobs)}]"
-        print(f"{place} {job.label}{resumed}: {job.folder}", flush=True)
-        update_summary(folder)
-
-    def report_end(job: "PlannedJob") -> None:
-        print(f"{job.label}: {describe_result(job.folder)}", flush=True)
-        update_summary(folder)
-
-    trainers = [job.config.trainer for job in jobs]
-    environments = slot_environments(trainers, slots, len(jobs))
-    for environment in environments:
-        environment |= {key: str(value) for key, value in config.hydra.job.env_set.items()}
-    return Pool(environments, len(environments) > 1, report_start, on_end=report_end)
-
-
-def _job_return(job: "PlannedJob") -> JobReturn:
-    result = JobReturn(
-        overrides=job.overrides,
-        cfg=job.config,
-        working_dir=os.getcwd(),
-        status=JobStatus.COMPLETED,  # Hydra would end the sweep at a failed one
-    )
+def _job_return(job: Job) -> JobReturn:
+    """The validation loss of a job. Hydra would end the sweep if its status were failed."""
+    result = JobReturn(overrides=job.overrides, cfg=job.config, status=JobStatus.COMPLETED)
     validation = read_json(job.folder / "results.json").get("val") or {}
     result.return_value = validation.get("loss", math.nan)
     return result

@@ -5,10 +5,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
+
+from omegaconf import DictConfig
 
 from ..runs.run_folder import set_status, status
 from .worker import PARENT_VARIABLE
@@ -19,49 +22,48 @@ POLL_SECONDS = 0.1
 STOP_SECONDS = 60.0  # that a job has to save its checkpoint and end
 
 
-class Job(Protocol):
-    """What a pool needs to know of a job; its folder holds `job.yaml`."""
+@dataclass(eq=False)
+class Job:
+    """A run of a sweep or search.
 
-    @property
-    def label(self) -> str:
-        """The job in messages."""
+    Attributes:
+        label: its name in messages.
+        folder: its run folder, which holds `job.yaml` when it is started.
+        overrides: what is typed for it.
+        config: resolved, and without Hydra's part.
+    """
 
-    @property
-    def folder(self) -> Path:
-        """The run folder."""
+    label: str
+    folder: Path
+    overrides: list[str]
+    config: DictConfig
 
 
 JobType = TypeVar("JobType", bound=Job)
 
 
-def _ignore(job: object) -> None:
-    pass
-
-
 class Pool(Generic[JobType]):
-    """Starts jobs, watches them and ends them.
+    """Starts jobs, watches them and ends them. Subclasses add what else happens then.
 
     Args:
         environments: extra environment variables of each slot; one job runs in each.
-        log_to_file: write the output of jobs to `output.log` in their folders. Otherwise it goes
-            to the screen.
-        on_start: called with a job that was started.
-        on_poll: called with each running job, several times a second.
-        on_end: called with a job that has ended by itself or by `stop`.
+        log_to_file: write the output of jobs to `output.log` in their folders, not to the screen.
     """
 
-    def __init__(
-        self,
-        environments: Sequence[dict[str, str]],
-        log_to_file: bool,
-        on_start: Callable[[JobType], None] = _ignore,
-        on_poll: Callable[[JobType], None] = _ignore,
-        on_end: Callable[[JobType], None] = _ignore,
-    ):
+    def __init__(self, environments: Sequence[dict[str, str]], log_to_file: bool):
         self.environments = environments
         self.log_to_file = log_to_file
-        self.on_start, self.on_poll, self.on_end = on_start, on_poll, on_end
         self._running: dict[int, tuple[JobType, subprocess.Popen]] = {}
+
+    def on_start(self, job: JobType) -> None:
+        """A job was started."""
+
+    def should_stop(self, job: JobType) -> bool:
+        """Whether to end a running job; asked several times a second."""
+        return False
+
+    def on_end(self, job: JobType) -> None:
+        """A job has ended, and its folder says how."""
 
     def run(self, jobs: Iterator[JobType | None]) -> None:
         """Run jobs until there are no more and all have ended.
@@ -70,8 +72,7 @@ class Pool(Generic[JobType]):
         resumed.
 
         Args:
-            jobs: the jobs in their order. It is advanced when a slot is free; None means that
-                there is no job at present.
+            jobs: advanced when a slot is free; None where there is no job at present.
         """
         with signals_as_exceptions():
             try:
@@ -83,13 +84,6 @@ class Pool(Generic[JobType]):
             except BaseException:
                 self._stop_all()
                 raise
-
-    def stop(self, job: JobType) -> None:
-        """End the process of a job; `on_end` follows."""
-        for other, process in self._running.values():
-            if other is job:
-                process.terminate()
-                _wait_or_kill(process)
 
     def _fill(self, jobs: Iterator[JobType | None]) -> bool:
         """Start jobs in the free slots; returns whether there may be more jobs."""
@@ -107,19 +101,18 @@ class Pool(Generic[JobType]):
 
     def _start(self, slot: int, job: JobType) -> None:
         (job.folder / "results.json").unlink(missing_ok=True)  # of an earlier part
-        path = [str(PROJECT), os.environ.get("PYTHONPATH")]
         environment = os.environ | self.environments[slot]
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+        environment["PYTHONPATH"] = python_path()
         environment["PYTHONSAFEPATH"] = "1"  # another `src` in the current folder is not taken
         environment[PARENT_VARIABLE] = str(os.getpid())
-        log = job.folder / "output.log" if self.log_to_file else os.devnull
-        with open(log, "ab") as output:
+        log = job.folder / "output.log"
+        with open(log, "ab") if self.log_to_file else nullcontext() as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", WORKER, str(job.folder), "--trusted"],
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=output if self.log_to_file else None,
-                stderr=subprocess.STDOUT if self.log_to_file else None,
+                stdout=output,
+                stderr=output,
                 start_new_session=True,  # Ctrl-C reaches the supervisor, which ends each job once
             )
         self._running[slot] = job, process
@@ -127,12 +120,13 @@ class Pool(Generic[JobType]):
 
     def _poll(self) -> None:
         for slot, (job, process) in list(self._running.items()):
-            if process.poll() is None:
-                self.on_poll(job)
-                continue
-            del self._running[slot]
-            _record_end(job, process)
-            self.on_end(job)
+            if process.poll() is None and self.should_stop(job):
+                process.terminate()
+                _wait_or_kill(process)
+            if process.poll() is not None:
+                del self._running[slot]
+                _record_end(job, process)
+                self.on_end(job)
 
     def _stop_all(self) -> None:
         for _, process in self._running.values():
@@ -164,6 +158,11 @@ def _record_end(job: Job, process: subprocess.Popen) -> None:
         set_status(job.folder, "interrupted", f"ended by {signal.Signals(-code).name}")
     else:
         set_status(job.folder, "failed", f"ended with exit code {code} and without results")
+
+
+def python_path() -> str:
+    """PYTHONPATH with which a process finds this project from whatever folder it is started."""
+    return os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
 
 
 @contextmanager

@@ -1,8 +1,11 @@
 """What a job takes of the machine: its number of processes, its GPUs and its CPU threads."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import torch
 
 GPU_ACCELERATORS = ("auto", "gpu", "cuda")
 
@@ -11,22 +14,16 @@ def num_processes(trainer: Mapping[str, Any]) -> int:
     """The number of processes of a run with these trainer settings."""
     devices = trainer["devices"]
     if isinstance(devices, str) and "," in devices:
-        devices = devices.strip("[]").split(",")
+        devices = re.findall(r"\d+", devices)
     if not isinstance(devices, int | str):
         count = len(devices)
-    elif str(devices) in ("auto", "-1"):
-        count = _num_devices(trainer["accelerator"])
-    else:
+    elif str(devices) not in ("auto", "-1"):
         count = int(devices)
+    elif trainer["accelerator"] in GPU_ACCELERATORS:
+        count = max(torch.cuda.device_count(), 1)
+    else:
+        count = 1
     return count * trainer["num_nodes"]
-
-
-def _num_devices(accelerator: str) -> int:
-    if accelerator not in GPU_ACCELERATORS:
-        return 1
-    import torch
-
-    return max(torch.cuda.device_count(), 1)
 
 
 def free_gpus(trainers: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -41,8 +38,6 @@ def free_gpus(trainers: Sequence[Mapping[str, Any]]) -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name]
-    import torch
-
     return [str(i) for i in range(torch.cuda.device_count())]
 
 
@@ -61,7 +56,6 @@ def slot_environments(
     Args:
         trainers: the trainer settings of all jobs.
         slots: jobs at a time; None is one for each GPU where there are several, else one.
-        num_jobs: jobs in all.
 
     Returns:
         Environment variables for each slot. `OMP_NUM_THREADS` of the user is left alone.

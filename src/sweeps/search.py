@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from ..config.cli import MODES
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 OWN_SETTINGS = ("n_trials", "workers", "sampler", "pruner", "max_failures", "search", "test")
 
 
-def search(cfg: DictConfig, typed: Sequence[str], folder: Path) -> float | None:
+def search(cfg: DictConfig, typed: Sequence[str], folder: Path) -> None:
     """Work on a study until it has `cfg.n_trials` complete or pruned trials.
 
     Args:
@@ -33,15 +32,12 @@ def search(cfg: DictConfig, typed: Sequence[str], folder: Path) -> float | None:
         typed: the overrides of the command line; all but those of the search hold for each trial.
         folder: of the study.
 
-    Returns:
-        The lowest validation loss; None where no trial is complete.
-
     Raises:
         UserError: a space that cannot be searched, a folder that holds another search, or too many
             failures in a row.
     """
     try:
-        import optuna  # noqa: F401
+        import optuna
     except ImportError:
         raise UserError(
             "Searches need Optuna, which is not installed.",
@@ -50,18 +46,18 @@ def search(cfg: DictConfig, typed: Sequence[str], folder: Path) -> float | None:
     from .space import check_space, read_space, setting_name
     from .trials import SearchWorker
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     _check_settings(cfg)
     fixed = [item for item in typed if setting_name(item).partition(".")[0] not in OWN_SETTINGS]
     space = read_space(cfg.search)
-    loader = GlobalHydra.instance().config_loader()
-    check_space(loader, space, fixed)
+    check_space(space, fixed)
     study = open_study(folder, {"fixed": fixed, "space": OmegaConf.to_container(cfg.search)})
     try:
-        SearchWorker(cfg, study, space, fixed, folder, loader).run()
+        SearchWorker(cfg, study, space, fixed, folder).work()
     except KeyboardInterrupt:
         print("\nStopped. The same command continues the search.", file=sys.stderr)
         sys.exit(130)
-    return _report(study, fixed, folder)
+    _report(study, fixed, folder)
 
 
 def _check_settings(cfg: DictConfig) -> None:
@@ -87,7 +83,6 @@ def open_study(folder: Path, settings: dict[str, Any]) -> "optuna.Study":
     """Open the study of a folder, or make it.
 
     Args:
-        folder: of the study.
         settings: the fixed overrides and the space of the search.
 
     Raises:
@@ -95,7 +90,6 @@ def open_study(folder: Path, settings: dict[str, Any]) -> "optuna.Study":
     """
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
     with Lock(folder / ".study.lock"):
         url = f"sqlite:///{folder / 'study.db'}"
@@ -113,21 +107,18 @@ def open_study(folder: Path, settings: dict[str, Any]) -> "optuna.Study":
     return study
 
 
-def _report(study: "optuna.Study", fixed: Sequence[str], folder: Path) -> float | None:
-    """Print the result; returns the lowest validation loss."""
-    from optuna.trial import TrialState
-
+def _report(study: "optuna.Study", fixed: Sequence[str], folder: Path) -> None:
+    """Print the result, and the command that trains and tests the best trial."""
     from .space import to_overrides
 
-    states = [trial.state for trial in study.get_trials(deepcopy=False)]
-    complete = states.count(TrialState.COMPLETE)
-    print(f"\n{complete} trials complete, {states.count(TrialState.PRUNED)} pruned.")
+    states = [trial.state.name for trial in study.get_trials(deepcopy=False)]
+    complete = states.count("COMPLETE")
+    print(f"\n{complete} trials complete, {states.count('PRUNED')} pruned.")
     print(folder / "search.html")
     if not complete:
-        return None
+        return
     best = study.best_trial
     command = shlex.join(["python", "train.py", *fixed, *to_overrides(best.params)])
     name = best.user_attrs.get("folder", best.number)
     print(f"Best: trial {name}, val/loss {best.value:.4f}.")
     print(f"To train and test it:\n{command}", flush=True)
-    return best.value

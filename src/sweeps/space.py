@@ -4,9 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import (
     BaseDistribution,
@@ -45,13 +44,12 @@ def read_space(node: DictConfig) -> dict[str, BaseDistribution]:
 
 
 def _read_distribution(key: str, value: Any) -> BaseDistribution:
-    if isinstance(value, ListConfig) and len(value):
-        choices = OmegaConf.to_container(value, resolve=True)
-        return CategoricalDistribution([_choice(item) for item in choices])
-    bounds = OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig) else {}
-    numbers = [bounds.get("low"), bounds.get("high"), bounds.get("step", 1)]
+    plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    if isinstance(plain, list) and plain:
+        return CategoricalDistribution(list(map(_storable, plain)))
+    bounds = plain if isinstance(plain, dict) else {}
     named = {"low", "high"} <= set(bounds) <= {"low", "high", "log", "step"}
-    kinds = set(map(type, numbers))
+    kinds = {type(bounds[name]) for name in ("low", "high", "step") if name in bounds}
     if not named or not kinds <= {int, float}:
         raise UserError(
             f"search: {key} is neither a range nor a choice: {value}.",
@@ -63,19 +61,15 @@ def _read_distribution(key: str, value: Any) -> BaseDistribution:
         raise UserError(f"search: {key}: {error}", "Check low, high, log and step.") from None
 
 
-def _choice(item: Any) -> Any:
+def _storable(choice: Any) -> Any:
     """A value that Optuna can store."""
-    return json.dumps(item) if isinstance(item, list | dict) else item
+    return json.dumps(choice) if isinstance(choice, list | dict) else choice
 
 
-def check_space(
-    loader: ConfigLoader, space: Mapping[str, BaseDistribution], fixed: Sequence[str]
-) -> None:
+def check_space(space: Mapping[str, BaseDistribution], fixed: Sequence[str]) -> None:
     """Compose a run at both ends of each range and with each choice.
 
     Args:
-        loader: Hydra's.
-        space: from `read_space`.
         fixed: the overrides of all trials.
 
     Raises:
@@ -87,27 +81,24 @@ def check_space(
                 f"{setting_name(override)} is given and searched.",
                 f"Leave {override} out, or the key out of conf/search.",
             )
-    values = {key: _ends(distribution) for key, distribution in space.items()}
+    values = {key: _values(distribution) for key, distribution in space.items()}
     first = {key: options[0] for key, options in values.items()}
     for key, options in values.items():
         for value in options:
-            _check_value(loader, key, value, [*fixed, *to_overrides(first | {key: value})])
+            overrides = [*fixed, *to_overrides(first | {key: value})]
+            try:
+                validate(OmegaConf.to_container(compose_run(overrides)))
+            except (UserError, HydraException, OmegaConfBaseException) as error:
+                cause = error if isinstance(error, UserError) else to_user_error(error)
+                assert cause is not None  # there is one for all errors of Hydra
+                raise UserError(f"search: {key}={value}: {cause.problem}", cause.remedy) from None
 
 
-def _ends(distribution: Any) -> list[Any]:
+def _values(distribution: Any) -> Sequence[Any]:
+    """All choices, or both ends of a range."""
     if isinstance(distribution, CategoricalDistribution):
-        return list(distribution.choices)
-    return [distribution.low, distribution.high]
-
-
-def _check_value(loader: ConfigLoader, key: str, value: Any, overrides: list[str]) -> None:
-    try:
-        config = compose_run(loader, overrides)
-        validate(OmegaConf.to_container(config))
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        cause = error if isinstance(error, UserError) else to_user_error(error)
-        assert cause is not None  # there is one for all errors of Hydra
-        raise UserError(f"search: {key}={value}: {cause.problem}", cause.remedy) from None
+        return distribution.choices
+    return distribution.low, distribution.high
 
 
 def setting_name(override: str) -> str:

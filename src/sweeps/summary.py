@@ -7,18 +7,18 @@ Jobs are ranked by validation loss. Test metrics are shown; nothing is chosen by
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
+from matplotlib.figure import Figure
 
+from ..reporting.html import write_sweep_page
+from ..reporting.sweep_plots import metric_by_setting
 from ..reporting.text import format_number, printable, render_table
 from ..runs.files import Lock, read_json, write_text
 from ..runs.run_folder import status
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 OVERRIDES = Path(".hydra", "overrides.yaml")  # what was typed for a job; Hydra's name and format
@@ -26,40 +26,36 @@ REPEATS = ("seed", "data.split_seed", "data.fold")  # keys that repeat a setting
 
 
 def write_summary(
-    folder: Path, kind: str = "sweep", figures: Sequence[tuple[str, "Figure"]] = ()
+    folder: Path, kind: str = "sweep", figures: Sequence[tuple[str, Figure]] = ()
 ) -> pd.DataFrame:
     """Write the three files.
 
     Args:
-        folder: of the sweep.
         kind: sweep or search; the name of the page.
         figures: plots with their titles, shown before those of the settings.
 
     Returns:
         The jobs, as `read_jobs` does.
     """
-    from ..reporting.html import write_sweep_page
-    from ..reporting.sweep_plots import metric_by_setting
-
     with Lock(folder / ".summary.lock"):  # jobs on several machines write it
         jobs, keys = read_jobs(folder)
         groups = group_repeats(jobs, keys)
         write_text(folder / "summary.csv", jobs.to_csv(index=False, lineterminator="\n"))
         write_text(folder / "summary.md", _markdown(folder.name, jobs, keys, groups))
         finished = jobs[jobs["val/acc"].notna()]
-        by_setting = []
+        plots = list(figures)
         for key in keys:
             points = list(zip(finished[key], finished["val/acc"], strict=True))
-            by_setting.append((f"Validation accuracy by {key}", metric_by_setting(points, key)))
+            plots.append((f"Validation accuracy by {key}", metric_by_setting(points, key)))
         write_sweep_page(
             folder,
             kind,
             status_line(jobs),
             bool(jobs["status"].isin(["running", "waiting"]).any()),
-            _shown(jobs, keys).assign(error=jobs["error"]),
+            _shown(jobs).assign(error=jobs["error"]),
             groups,
             _repeated(keys),
-            [*figures, *by_setting],
+            plots,
         )
     return jobs
 
@@ -67,7 +63,7 @@ def write_summary(
 def update_summary(
     folder: Path,
     kind: str = "sweep",
-    make_figures: Callable[[], Sequence[tuple[str, "Figure"]]] = tuple,
+    make_figures: Callable[[], Sequence[tuple[str, Figure]]] = tuple,
 ) -> None:
     """Write the summary while jobs run, which must not end with an error in it."""
     try:
@@ -92,27 +88,19 @@ def read_jobs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     jobs[keys] = settings[keys]
     jobs["status"] = [status(path) for path in folders]
     results = [read_json(path / "results.json") for path in folders]
-    jobs = jobs.join(_metric_columns(results))
-    jobs["best_epoch"] = _column(results, "best_epoch", "Int64")
-    jobs["train_seconds"] = _column(results, "train_seconds", "float")
+    jobs = jobs.join(_numbers(results))
     jobs["folder"] = [str(path) for path in folders]
     jobs["error"] = [_one_line(result.get("error") or "") for result in results]
     return _rank(jobs), keys
 
 
-def _metric_columns(results: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Loss, accuracy and the extra metrics of both splits."""
+def _numbers(results: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """The metrics of both splits, the best epoch and the seconds."""
     extra = dict.fromkeys(name for result in results for name in result.get("metrics", []))
-    columns = {}
-    for split in ("val", "test"):
-        metrics = [result.get(split) or {} for result in results]
-        for name in ("loss", "acc", *extra):
-            columns[f"{split}/{name}"] = _column(metrics, name, "float")
-    return pd.DataFrame(columns)
-
-
-def _column(rows: Sequence[dict[str, Any]], name: str, dtype: Any) -> pd.Series:
-    return pd.Series([row.get(name) for row in rows], dtype=dtype)
+    names = [f"{split}/{name}" for split in ("val", "test") for name in ("loss", "acc", *extra)]
+    table = pd.json_normalize(results, sep="/", max_level=1)
+    table = table.reindex(range(len(results)), columns=[*names, "best_epoch", "train_seconds"])
+    return table.astype(float).astype({"best_epoch": "Int64"})
 
 
 def _read_settings(folder: Path) -> dict[str, str]:
@@ -132,10 +120,6 @@ def _rank(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.loc[finite.sort_values(kind="stable").index].reset_index(drop=True)
 
 
-def _metrics(jobs: pd.DataFrame) -> list[str]:
-    return [name for name in jobs if name.startswith(("val/", "test/"))]
-
-
 def group_repeats(jobs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame | None:
     """Group the jobs that differ in their seeds and folds alone.
 
@@ -151,7 +135,7 @@ def group_repeats(jobs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame | Non
     if len(settings) == len(keys):
         return None
     jobs = jobs.assign(n=jobs["status"] == "completed")
-    metrics = _metrics(jobs)
+    metrics = [name for name in jobs if name.startswith(("val/", "test/"))]
     jobs.loc[~jobs["n"], metrics] = np.nan
     grouped = jobs.groupby(settings or (lambda _: 0), sort=False)
     columns = {"jobs": grouped.size(), "n": grouped["n"].sum()}
@@ -194,7 +178,7 @@ def describe_result(folder: Path) -> str:
 def format_summary(folder: Path) -> str:
     """The summary for the screen."""
     jobs, keys = read_jobs(folder)
-    shown = _shown(jobs, keys).drop(columns="folder")
+    shown = _shown(jobs).drop(columns="folder")
     text = f"{status_line(jobs)} Ranked by validation loss:\n"
     text += render_table(list(shown), _rows(shown))
     groups = group_repeats(jobs, keys)
@@ -209,30 +193,24 @@ def _repeated(keys: Sequence[str]) -> str:
     return " and ".join(key for key in keys if key in REPEATS)
 
 
-def _shown_columns(jobs: pd.DataFrame, keys: Sequence[str]) -> list[str]:
-    """All columns but the error, and test metrics only where there are any."""
-    metrics = [name for name in _metrics(jobs) if name[:3] == "val" or jobs[name].notna().any()]
-    return ["job", *keys, "status", *metrics, "best_epoch", "train_seconds", "folder"]
-
-
-def _shown(jobs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """The shown columns, with seconds and folders in short."""
+def _shown(jobs: pd.DataFrame) -> pd.DataFrame:
+    """All columns but the error, test metrics only where there are any, short folders."""
+    empty = [name for name in jobs if name.startswith("test/") and jobs[name].isna().all()]
     seconds = [f"{value:.1f}" if value == value else "" for value in jobs["train_seconds"]]
-    names = [Path(folder).name for folder in jobs["folder"]]
-    return jobs[_shown_columns(jobs, keys)].assign(train_seconds=seconds, folder=names)
+    folders = [Path(folder).name for folder in jobs["folder"]]
+    return jobs.drop(columns=["error", *empty]).assign(train_seconds=seconds, folder=folders)
 
 
 def _rows(table: pd.DataFrame) -> list[list[Any]]:
     """Plain Python values, None where there is none."""
-    plain = table.astype(object)
-    return plain.where(table.notna(), None).to_numpy().tolist()
+    return table.astype(object).where(table.notna(), None).to_numpy().tolist()
 
 
 def _markdown(
     name: str, jobs: pd.DataFrame, keys: Sequence[str], groups: pd.DataFrame | None
 ) -> str:
     text = f"# {name}\n\n{status_line(jobs)} Ranked by validation loss.\n\n"
-    text += _markdown_table(_shown(jobs, keys))
+    text += _markdown_table(_shown(jobs))
     if groups is not None:
         text += f"\nOver {_repeated(keys)}: mean, and standard deviation of the sample.\n\n"
         text += _markdown_table(groups)

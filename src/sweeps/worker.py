@@ -10,17 +10,16 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from omegaconf import DictConfig, OmegaConf
+
+from ..config.cli import ConsoleHandler, two_line_errors
+from ..config.stored import read_stored_config
 from ..runs.run_folder import last_checkpoint
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 JOB_CONFIG = "job.yaml"  # in the folder of a job: its config as it was when the sweep was started
 PARENT_VARIABLE = "JOB_PARENT_PID"  # the process with which a job ends
 PR_SET_PDEATHSIG = 1
-FILE_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
 
 
 def main() -> None:
@@ -38,36 +37,29 @@ def main() -> None:
 
 def run(folder: Path, trusted: bool) -> None:
     """Train, from the last checkpoint where there is one."""
-    from ..config.cli import two_line_errors
-
     with two_line_errors():
         config = read_job(folder, trusted)
-        if (checkpoint := last_checkpoint(folder)) is not None:
+        checkpoint = last_checkpoint(folder)
+        if checkpoint is not None:
             config.resume = str(checkpoint)
         from ..engine.train import train
 
         train(config, folder)
 
 
-def read_job(folder: Path, trusted: bool) -> "DictConfig":
+def read_job(folder: Path, trusted: bool) -> DictConfig:
     """The config of a job, which composes and interpolates nothing.
 
     Raises:
         UserError: the file is damaged, or not trusted and builds objects that conf/ does not name.
     """
-    from omegaconf import OmegaConf
-
     if trusted:
         return OmegaConf.load(folder / JOB_CONFIG)
-    from ..config.stored import read_stored_config
-
     return OmegaConf.create(read_stored_config(folder / JOB_CONFIG))
 
 
 def configure_logging(folder: Path) -> None:
     """Log to the screen and a file as conf/hydra/job_logging does; other ranks log errors only."""
-    from ..config.cli import ConsoleHandler
-
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     logging.basicConfig(
         level=logging.INFO if first else logging.ERROR,
@@ -76,7 +68,8 @@ def configure_logging(folder: Path) -> None:
     )
     if first:
         handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
-        handler.setFormatter(logging.Formatter(FILE_FORMAT))
+        file_format = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
+        handler.setFormatter(logging.Formatter(file_format))
         logging.getLogger().addHandler(handler)
 
 

@@ -30,9 +30,11 @@ results = {"status": "completed", "val": {"loss": 0.5, "acc": 0.5}, "train_secon
 
 
 @pytest.fixture(autouse=True)
-def release_plan() -> Iterator[None]:
+def forget_plan() -> Iterator[None]:
     yield
-    PLAN.clear()
+    PLAN.jobs.clear()
+    if PLAN.lock is not None:
+        PLAN.lock.release()
 
 
 def test_unfinished_jobs_run_and_failures_end_the_command_with_code_1(
@@ -53,7 +55,7 @@ def test_unfinished_jobs_run_and_failures_end_the_command_with_code_1(
         callback = SweepCallback()
         callback.on_multirun_start(config)
         launcher = ProcessLauncher()
-        launcher.loader, launcher.config = hydra.config_loader, config
+        launcher.config = config
         returned = launcher.launch([job.overrides for job in PLAN.jobs.values()], 0)
     losses = [result.return_value for result in returned]
     assert losses[:2] == [0.25, 0.5] and math.isnan(losses[2])

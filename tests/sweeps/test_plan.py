@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 from src.errors import UserError
 from src.runs.files import Lock, read_json, write_json
 from src.runs.run_folder import RunFolder, status
-from src.sweeps.plan import PLAN, PlannedJob, plan_sweep, run_job
+from src.sweeps.plan import PLAN, plan_sweep, run_job
+from src.sweeps.pool import Job
 from src.sweeps.worker import JOB_CONFIG, read_job
 
 SMALL = [*QUICK, "model=lenet", "data.image_size=16", "logger=none"]
@@ -25,14 +26,21 @@ pytestmark = pytest.mark.filterwarnings("ignore:\\s*'hydra/launcher")
 
 
 @pytest.fixture(autouse=True)
-def release_plan() -> Iterator[None]:
+def new_plan() -> Iterator[None]:
     yield
-    PLAN.clear()
+    forget_plan()
 
 
-def plan(sweep: Path, *typed: str, conf: Path = ROOT / "conf") -> list[PlannedJob]:
+def forget_plan() -> None:
+    """As if the process that planned a sweep were gone."""
+    PLAN.jobs.clear()
+    if PLAN.lock is not None:
+        PLAN.lock.release()
+
+
+def plan(sweep: Path, *typed: str, conf: Path = ROOT / "conf") -> list[Job]:
     """The jobs that `python train.py -m ... hydra.sweep.dir=SWEEP` plans."""
-    PLAN.clear()
+    forget_plan()
     with initialize_config_dir(str(conf), version_base="1.3", job_name="train"):
         arguments = [*typed, f"hydra.sweep.dir='{sweep}'", "hydra.mode=MULTIRUN"]
         hydra = GlobalHydra.instance().hydra
@@ -148,7 +156,7 @@ def test_a_folder_with_another_sweep_is_left_alone(tmp_path):
 
 def test_a_running_sweep_or_job_is_not_started_again(tmp_path, monkeypatch):
     plan(tmp_path, "seed=0")
-    PLAN.clear()
+    forget_plan()
     with Lock(tmp_path / ".lock"), pytest.raises(UserError, match="still running"):
         plan(tmp_path, "seed=0")
     monkeypatch.setattr(RunFolder, "is_used_elsewhere", lambda folder: folder.path.name == "0")

@@ -7,15 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from helpers import ROOT
+from omegaconf import DictConfig
 
 from src.runs.run_folder import status
 from src.sweeps import pool as pool_module
-from src.sweeps.pool import Pool
+from src.sweeps.pool import Job, Pool
 from src.sweeps.resources import slot_environments
 
 # Does what the file `task` in its folder says, as a run does it.
@@ -42,13 +41,19 @@ time.sleep(60 if task == "wait" else 0)
 """
 
 
-@dataclass(eq=False)
-class FakeJob:
-    folder: Path
+class FakePool(Pool[Job]):
+    """Remembers which jobs have ended, and ends one."""
 
-    @property
-    def label(self) -> str:
-        return self.folder.name
+    def __init__(self, slots: int = 1, to_stop: Job | None = None):
+        super().__init__([{"SLOT": name} for name in "ab"[:slots]], log_to_file=True)
+        self.to_stop = to_stop
+        self.ended: list[Job] = []
+
+    def should_stop(self, job: Job) -> bool:
+        return job is self.to_stop and (job.folder / "started").exists()
+
+    def on_end(self, job: Job) -> None:
+        self.ended.append(job)
 
 
 @pytest.fixture
@@ -58,21 +63,20 @@ def make_job(tmp_path, monkeypatch):
     monkeypatch.setattr(pool_module, "WORKER", "fake_job")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
-    def make(name: str, task: str) -> FakeJob:
+    def make(name: str, task: str) -> Job:
         folder = tmp_path / name
         folder.mkdir()
         (folder / "task").write_text(task)
-        return FakeJob(folder)
+        return Job(name, folder, [], DictConfig({}))
 
     return make
 
 
 def test_jobs_run_side_by_side_and_their_ends_are_recorded(make_job):
     jobs = [make_job(task, task) for task in ("finish", "kill", "exit", "child")]
-    ended = []
-    pool = Pool([{"SLOT": "a"}, {"SLOT": "b"}], True, on_end=ended.append)
+    pool = FakePool(slots=2)
     pool.run(iter(jobs))
-    assert set(ended) == set(jobs)
+    assert set(pool.ended) == set(jobs)
     assert [status(job.folder) for job in jobs] == ["completed", "interrupted", "failed", "failed"]
     errors = [json.loads((job.folder / "results.json").read_text()).get("error") for job in jobs]
     assert errors[1] == "ended by SIGKILL" and errors[2].startswith("ended with exit code 3")
@@ -91,7 +95,7 @@ def test_earlier_results_do_not_stand_for_a_job_that_cannot_start(make_job, monk
     (job.folder / "run.json").write_text('{"status": "interrupted"}')
     (job.folder / "results.json").write_text('{"status": "interrupted", "error": "earlier"}')
     monkeypatch.setattr(pool_module, "WORKER", "no_such_module")
-    Pool([{}], True).run(iter([job]))
+    FakePool().run(iter([job]))
     assert status(job.folder) == "failed"
 
 
@@ -104,12 +108,7 @@ def test_a_job_can_be_stopped_and_jobs_may_come_later(make_job):
             yield None
         yield second
 
-    def stop_first(job: FakeJob) -> None:
-        if job is first and (first.folder / "started").exists():
-            pool.stop(first)
-
-    pool: Pool[FakeJob] = Pool([{}, {}], True, on_poll=stop_first)
-    pool.run(jobs())
+    FakePool(slots=2, to_stop=first).run(jobs())
     assert status(first.folder) == "interrupted" and status(second.folder) == "completed"
 
 
@@ -126,7 +125,7 @@ def test_a_signal_ends_the_running_jobs(number, make_job):
     threading.Thread(target=interrupt).start()
     expected = SystemExit if number == signal.SIGTERM else KeyboardInterrupt
     with pytest.raises(expected) as caught:
-        Pool([{}], True).run(iter(jobs))
+        FakePool().run(iter(jobs))
     if number == signal.SIGTERM:
         assert caught.value.code == 128 + signal.SIGTERM
     assert status(jobs[0].folder) == "interrupted" and not (jobs[1].folder / "started").exists()

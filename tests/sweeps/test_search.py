@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, composed
 from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from src.errors import UserError
@@ -121,17 +120,15 @@ def test_failures_in_a_row_end_a_search(start, monkeypatch):
     assert "exit code 3" in caught.value.problem and "output.log" in caught.value.remedy
 
 
-@pytest.mark.parametrize("worker", [None, "dead"])
-def test_a_trial_whose_worker_died_is_resumed_once(worker, start, tmp_path):
+@pytest.mark.parametrize("has_lock_file", [False, True])
+def test_a_trial_whose_worker_died_is_resumed_once(has_lock_file, start, tmp_path):
     folder = tmp_path / "study"
     fixed = ["model=lenet", "trainer.max_epochs=4"]
     study = open_study(folder, {"fixed": fixed, "space": SPACE})
     left = study.ask(read_space(OmegaConf.create(SPACE)))  # it is running, by nobody
-    if worker is not None:
-        left.set_user_attr("worker", worker)
-        (folder / ".workers").mkdir()
-        (folder / ".workers" / worker).touch()
     (folder / "0" / "checkpoints").mkdir(parents=True)
+    if has_lock_file:
+        (folder / "0" / ".trial.lock").touch()
     (folder / "0" / "checkpoints" / "last.ckpt").touch()
     study = start("n_trials=2")
     assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
@@ -161,12 +158,10 @@ def test_a_trial_of_another_worker_is_left_alone(tmp_path, start):
     space = read_space(OmegaConf.create(SPACE))
     study = open_study(folder, {"fixed": [], "space": SPACE})
     other = study.ask(space)
-    other.set_user_attr("worker", "alive")
     cfg = composed(["n_trials=1"], "search")
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        jobs = SearchWorker(cfg, study, space, [], folder, loader)._jobs()
-        with Lock(folder / ".workers" / "alive"):
+        jobs = SearchWorker(cfg, study, space, [], folder).jobs()
+        with Lock(folder / "0" / ".trial.lock"):
             assert next(jobs) is None
             assert states(study) == ["RUNNING"]
         job = next(jobs)
@@ -210,14 +205,13 @@ def test_settings_that_a_search_cannot_have(typed, words, start):
     ],
 )
 def test_mistakes_in_a_space_show_before_the_first_trial(space, words):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        with pytest.raises(UserError, match=words):
-            check_space(loader, read_space(OmegaConf.create(space)), ["data.batch_size=16"])
+    conf = initialize_config_dir(str(ROOT / "conf"), version_base="1.3")
+    with conf, pytest.raises(UserError, match=words):
+        check_space(read_space(OmegaConf.create(space)), ["data.batch_size=16"])
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "search").glob("*.yaml")), ids=str)
 def test_every_space_composes(path):
     space = read_space(composed([f"search={path.stem}"], "search").search)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        check_space(GlobalHydra.instance().config_loader(), space, [])
+        check_space(space, [])

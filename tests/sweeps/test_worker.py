@@ -14,6 +14,7 @@ from src.errors import UserError
 from src.runs.files import read_json
 from src.sweeps import worker
 from src.sweeps.compose import freeze
+from src.sweeps.pool import Job
 
 
 def run_worker(folder: Path, *options: str) -> subprocess.CompletedProcess:
@@ -32,7 +33,7 @@ def job(tmp_path) -> Path:
     config = composed(["model=lenet", "logger=none", *QUICK])
     config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     prepare_config(config)
-    freeze(tmp_path / "job", config, [])
+    freeze(Job("a job", tmp_path / "job", [], config))
     return tmp_path / "job"
 
 
