@@ -6,6 +6,7 @@ from typing import Any, Literal
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from ..errors import UserError
 from .base import EpochCallback
 
 
@@ -14,13 +15,16 @@ class BestCheckpoint(ModelCheckpoint, EpochCallback):
 
     It is judged at the end of an epoch, or after each validation where an epoch has several.
 
-    A run whose folder was moved or copied keeps its best value when it is resumed. To keep more
-    files, add a callback lightning.pytorch.callbacks.ModelCheckpoint beside this one.
+    A run whose folder was moved or copied keeps its best value when it is resumed.
 
     Args:
         monitor: the metric.
         mode: whether a low or a high value is good.
         dirpath: the folder.
+        save_top_k: 1; another callback keeps more files.
+
+    Raises:
+        UserError: another value of `save_top_k`.
     """
 
     on_train_batch_end: Any = None  # it never saves there
@@ -30,7 +34,15 @@ class BestCheckpoint(ModelCheckpoint, EpochCallback):
         monitor: str = "val/loss",
         mode: Literal["min", "max"] = "min",
         dirpath: str | Path | None = None,
+        save_top_k: int = 1,
     ):
+        if save_top_k != 1:
+            raise UserError(
+                f"callbacks.best keeps one file, not {save_top_k}.",
+                "Add a callback beside it: '+callbacks.top={_target_: "
+                "lightning.pytorch.callbacks.ModelCheckpoint, dirpath: null, filename: "
+                f'"{{epoch}}", monitor: {monitor}, mode: {mode}, save_top_k: {save_top_k}}}\'',
+            )
         super().__init__(dirpath, "best", monitor, mode=mode, enable_version_counter=False)
         self._validated = False
 

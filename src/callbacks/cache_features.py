@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from ..tasks import ClassificationTask
 from .base import EpochCallback
 
 log = logging.getLogger(__name__)
@@ -16,8 +17,9 @@ class CacheFeatures(EpochCallback):
     """Replaces images by the features that a frozen backbone computes from them.
 
     It does so where they never change: the backbone is frozen for the whole run
-    (`FreezeBackbone()`), no augmentation is on, one process trains, and the head takes one vector
-    per image and computes the logits. Otherwise it does nothing.
+    (`FreezeBackbone()`), no augmentation is on, one process trains, the head takes one vector per
+    image and computes the logits, and no subclass of the task has a training step of its own, which
+    may need images. Otherwise it does nothing.
     """
 
     def __init__(self) -> None:
@@ -25,7 +27,12 @@ class CacheFeatures(EpochCallback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         # The network is on its device, with the weights of the checkpoint if a run is resumed.
-        if not _never_changes(trainer) or not _head_takes_features(trainer, pl_module):
+        has_own_step = type(pl_module).training_step is not ClassificationTask.training_step
+        if (
+            has_own_step
+            or not _never_changes(trainer)
+            or not _head_takes_features(trainer, pl_module)
+        ):
             return
         log.info("Computing the features of the frozen backbone once ...")
         for split in ("train", "val"):

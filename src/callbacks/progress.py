@@ -26,11 +26,13 @@ class Progress(ProgressBar, EpochCallback):
 
     Args:
         refresh_seconds: time between two refreshes of the live line.
+        line_seconds: time between two lines of an epoch where there is no terminal.
     """
 
-    def __init__(self, refresh_seconds: float = 0.5):
+    def __init__(self, refresh_seconds: float = 0.5, line_seconds: float = 60.0):
         super().__init__()
         self.refresh_seconds = refresh_seconds
+        self.line_seconds = line_seconds
         self.enabled = True
         self._start = self._last_refresh = 0.0
         self._batches = 0  # since the start of the training in this process
@@ -44,6 +46,11 @@ class Progress(ProgressBar, EpochCallback):
     def disable(self) -> None:
         self.enabled = False
 
+    @property
+    def is_enabled(self) -> bool:
+        """What `LightningModule.print` looks at."""
+        return self.enabled
+
     def print(self, *args: Any, **kwargs: Any) -> None:
         self._clear()
         super().print(*args, **kwargs)
@@ -53,7 +60,7 @@ class Progress(ProgressBar, EpochCallback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start = self._last_refresh = time.monotonic()
         self._batches = self._images = 0
-        self.on_train_batch_end = self._count_batch if self._is_live else None
+        self.on_train_batch_end = self._count_batch if self.enabled else None
 
     def _count_batch(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, index: int
@@ -61,8 +68,14 @@ class Progress(ProgressBar, EpochCallback):
         self._batches += 1
         self._images += extract_batch_size(batch)
         now = time.monotonic()
-        if now >= self._last_refresh + self.refresh_seconds:
-            self._draw(self._live_line(trainer, pl_module, index + 1, now))
+        if now >= self._last_refresh + (
+            self.refresh_seconds if self._is_live else self.line_seconds
+        ):
+            line = self._live_line(trainer, pl_module, index + 1, now)
+            if self._is_live:
+                self._draw(line)
+            else:
+                self._print_line(line)
             self._last_refresh, self._images = now, 0
 
     def _live_line(self, trainer: L.Trainer, pl_module: Any, done: int, now: float) -> str:
@@ -110,6 +123,9 @@ class Progress(ProgressBar, EpochCallback):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         metrics = {k: v for k, v in epoch_metrics(trainer).items() if k.startswith("val/")}
+        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:  # inside an epoch
+            name = _epoch_name(trainer, trainer.current_epoch)
+            self._print_line(format_epoch(f"{name}  step {trainer.global_step}", metrics))
         loss = metrics.get("val/loss", math.inf)
         if not self._validation or loss < self._validation.get("val/loss", math.inf):
             self._validation = metrics
@@ -124,6 +140,9 @@ class Progress(ProgressBar, EpochCallback):
         metrics = {k: v for k, v in epoch_metrics(trainer).items() if not k.startswith("val/")}
         line = format_epoch(name, metrics | self._validation, _is_best(trainer, self._validation))
         self._ended_epoch, self._validation = None, {}
+        self._print_line(line)
+
+    def _print_line(self, line: str) -> None:
         self._draw("")
         if self.enabled and log.hasHandlers():
             log.info("%s", line)
@@ -143,7 +162,7 @@ def _is_best(trainer: L.Trainer, metrics: Mapping[str, float]) -> bool:
     return False
 
 
-def format_epoch(name: str, metrics: Mapping[str, float], is_best: bool) -> str:
+def format_epoch(name: str, metrics: Mapping[str, float], is_best: bool = False) -> str:
     """The line of an epoch; what has no value is left out."""
     known = {name: value for name, value in metrics.items() if not math.isnan(value)}
     extra = [name for name in known if name.startswith("val/") and name not in USUAL]

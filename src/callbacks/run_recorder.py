@@ -18,6 +18,7 @@ from .base import EpochCallback, epoch_metrics
 from .run_description import compared_settings, describe_data, describe_run, run_title
 from .run_results import (
     closing_line,
+    count_parameters,
     evaluated_checkpoint,
     final_metrics,
     monitored,
@@ -75,7 +76,7 @@ class RunRecorder(EpochCallback):
             for name in ("image_size", "resize"):  # of a task that was composed by hand
                 if hasattr(trainer.datamodule, name):
                     pl_module.description.setdefault(name, getattr(trainer.datamodule, name))
-        parameters = sum(p.numel() for p in pl_module.parameters())
+        parameters = count_parameters(pl_module)
         if trainer.is_global_zero:
             sizes = ", ".join(f"{n:,} {split}" for split, n in data.get("sizes", {}).items())
             images = f"; {sizes} images" if sizes else ""
@@ -111,7 +112,7 @@ class RunRecorder(EpochCallback):
         metrics = epoch_metrics(trainer)
         others = {k: v for k, v in metrics.items() if not k.startswith(("val", "test"))}
         self.table.update(self._epoch, others | {"step": trainer.global_step - 1})
-        self._update_best(trainer, pl_module, "train")
+        self._update_best(trainer, pl_module, "train", self._epoch)
         if self._writes:
             self.table.write(self.folder.path / "metrics.csv")
 
@@ -128,9 +129,9 @@ class RunRecorder(EpochCallback):
         is_worse = before < values.get("val/loss", math.inf)
         if not is_worse:  # the best validation of an epoch is kept
             self.table.update(trainer.current_epoch, values)
-        self._update_best(trainer, pl_module, "val")
+        self._update_best(trainer, pl_module, "val", trainer.current_epoch)
 
-    def _update_best(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+    def _update_best(self, trainer: L.Trainer, pl_module: Any, stage: str, epoch: int) -> None:
         """Keep the metrics of the epoch that the best checkpoint is of."""
         monitor, mode = monitored(trainer)
         if not monitor.startswith(stage) or monitor not in trainer.callback_metrics:
@@ -139,7 +140,7 @@ class RunRecorder(EpochCallback):
         score = value if mode == "min" else -value
         if self.best is None or score < self.best["score"]:
             metrics = split_metrics(trainer, pl_module, "val")
-            self.best = {"epoch": trainer.current_epoch, "score": score, "metrics": metrics}
+            self.best = {"epoch": epoch, "score": score, "metrics": metrics}
 
     # Checkpoints hold the record, so that a resumed run continues it
 

@@ -60,9 +60,15 @@ def summarize_run(
         "seed": global_seed(),
         "train_seconds": round(timer.train_seconds, 3) if timer else None,
         "images_per_second": round(speed, 1) if speed is not None else None,
-        "num_parameters": sum(p.numel() for p in pl_module.parameters()),
+        "num_parameters": count_parameters(pl_module),
         "checkpoint": None,
     }
+
+
+def count_parameters(pl_module: Any) -> int:
+    """Parameters of the network; of the whole module where it has no `model`."""
+    network = getattr(pl_module, "model", pl_module)
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def evaluated_checkpoint(trainer: L.Trainer, run_dir: Path) -> str | None:

@@ -102,6 +102,8 @@ def _unknown_key(cause: Any) -> UserError:
             f"{typed} has no {missing.removeprefix(f'{typed}.')} yet.",
             f"Add it with a plus sign: '+{typed}=...'.",
         )
+    if typed.startswith("callbacks.") and typed.endswith(".enabled"):
+        return UserError(f"There is no setting {typed} yet.", f"Add it: +{typed}=false.")
     root = OmegaConf.to_container(cause.parent_node._get_root())
     root.pop("hydra", None)
     settings = list(flatten(root))

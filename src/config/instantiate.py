@@ -1,5 +1,6 @@
 """From a composed config to the objects of a run, one function for each of them."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -33,6 +34,9 @@ from .trial import (
 from .validate import locate, parameters
 from .warning_filters import silence_warnings
 
+log = logging.getLogger(__name__)
+
+CHOSEN = ("model", "optimizer", "scheduler", "metrics")  # groups that a task may not take
 TIMING = ("interval", "monitor")  # keys of a scheduler that are arguments of the task
 
 
@@ -51,8 +55,8 @@ def instantiate_datamodule(cfg: DictConfig) -> L.LightningDataModule:
     return datamodule
 
 
-def instantiate_model(cfg: DictConfig, datamodule: Any) -> nn.Module:
-    """The network for a data set, after a trial with two empty images.
+def instantiate_model(cfg: DictConfig, datamodule: Any) -> nn.Module | None:
+    """The network for a data set, after a trial with two empty images; None if no task needs it.
 
     A resumed run has its weights in the checkpoint, so none are read or downloaded for it.
 
@@ -60,18 +64,23 @@ def instantiate_model(cfg: DictConfig, datamodule: Any) -> nn.Module:
         UserError: settings that the network refuses, or a network that does not fit the data.
         Exception: whatever its own code raises.
     """
+    known, open_ended = parameters(locate("task", cfg.task._target_))
+    if not cfg.get("model") or not ("model" in known or open_ended):
+        return None
     node = resolved(cfg.model)
     facts = _input_facts(node, datamodule)
-    check_signature(locate("model", node["_target_"]), facts)
+    check_signature(locate("model", node["_target_"]), node, facts)
     without_weights = {"weights": None} if "weights" in node else {}
-    size = getattr(datamodule, "image_size", None)
-    known = {"in_channels", "num_classes"} <= set(facts) and bool(size)
-    trial = (facts.get("in_channels", 0), size or 0, facts.get("num_classes", 0))
     build = partial(call, "model", node, **facts)
-    tried = not known or try_on_meta(partial(build, **without_weights), *trial)
-    model = build(**(without_weights if cfg.get("resume") else {}))
+    build_kept = partial(build, **(without_weights if cfg.get("resume") else {}))
+    size = getattr(datamodule, "image_size", None)
+    if not size or not {"in_channels", "num_classes"} <= set(facts):
+        return build_kept()  # nobody knows what images to try it with
+    images = (facts["in_channels"], size, facts["num_classes"])
+    tried = try_on_meta(partial(build, **without_weights), *images)
+    model = build_kept()
     if not tried:
-        check_model(model, *trial)
+        check_model(model, *images)
     return model
 
 
@@ -88,7 +97,9 @@ def _input_facts(model: Mapping[str, Any], datamodule: Any) -> dict[str, Any]:
     return facts
 
 
-def instantiate_task(cfg: DictConfig, model: nn.Module, datamodule: Any) -> L.LightningModule:
+def instantiate_task(
+    cfg: DictConfig, model: nn.Module | None, datamodule: Any
+) -> L.LightningModule:
     """The task around a network. It gets the arguments that its signature names.
 
     Raises:
@@ -111,6 +122,10 @@ def instantiate_task(cfg: DictConfig, model: nn.Module, datamodule: Any) -> L.Li
         offered["metrics"] = instantiate_metrics(cfg, len(datamodule.classes))
     known, open_ended = parameters(locate("task", cfg.task._target_))
     accepted = {key: value for key, value in offered.items() if open_ended or key in known}
+    unused = [name for name in CHOSEN if cfg.get(name) and name not in accepted]
+    if unused:
+        name = cfg.task._target_.rpartition(".")[2]
+        log.info("%s does not take %s: these settings have no effect.", name, ", ".join(unused))
     task = call("task", resolved(cfg.task), **accepted)
     check_monitors(cfg, task, datamodule)
     try_optimizer(accepted.get("optimizer"), accepted.get("scheduler"))
@@ -122,9 +137,9 @@ def instantiate_task(cfg: DictConfig, model: nn.Module, datamodule: Any) -> L.Li
 def _describe(cfg: DictConfig, datamodule: Any) -> dict[str, Any]:
     """What checkpoints say about network and input, in plain types."""
     config = plain_config(cfg)
-    facts = _input_facts(config["model"], datamodule)
+    model = config.get("model")
     return {
-        "model": to_plain(config["model"] | facts),
+        "model": to_plain(model | _input_facts(model, datamodule)) if model else None,
         "image_size": getattr(datamodule, "image_size", None),
         "resize": getattr(datamodule, "resize", "stretch"),
         "config": config,

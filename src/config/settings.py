@@ -29,9 +29,9 @@ NODES: dict[str, Any] = {
     "trainer.limit_train_batches": Positive | None,
     "trainer.log_every_n_steps": Annotated[int, Field(ge=0)] | None,
 }
-# Without `metrics` and `logger` a run can be made.
+# A run can be made without `metrics`, `logger` and, if the task has a network of its own, `model`.
 OBJECTS = {"data": "datamodules", "model": "models", "task": "tasks"}  # where classes lie
-GROUPS = ("data", "model", "task", "optimizer", "scheduler", "trainer", "callbacks")
+GROUPS = ("data", "task", "optimizer", "scheduler", "trainer", "callbacks")
 
 
 def annotation_of(key: str) -> Any:
@@ -46,7 +46,7 @@ def check_groups(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: a part that is not chosen, or whose file does not say what it builds.
     """
-    for group in GROUPS:
+    for group in (*GROUPS, *(name for name in OBJECTS if name in config)):
         if group not in config:  # NAME=[] takes it out
             raise UserError(
                 f"Nothing is chosen for {group}.",
@@ -58,6 +58,14 @@ def check_groups(config: Mapping[str, Any]) -> None:
                 f"{group} has no _target_.",
                 f"The chosen file in conf/{group}/ needs a line such as "
                 f"_target_: src.{OBJECTS[group]}.my_file.MyClass.",
+            )
+
+    for name, node in (config["callbacks"] or {}).items():
+        if node and not (isinstance(node, Mapping) and node.get("_target_")):
+            raise UserError(
+                f"callbacks.{name} has no _target_.",
+                "Name its class: _target_: src.callbacks.my_file.MyCallback. An existing callback "
+                "is changed under its own name.",
             )
 
 

@@ -68,7 +68,7 @@ def format_error(error: BaseException, log_file: str | None = None) -> str:
     room = MAX_LINES - len(message) - 2
     if len(lines) > room:
         lines = ["  ...", *lines[len(lines) - room + 1 :]]
-    return "\n".join([hint, "Traceback (most recent call last):", *lines, *message])
+    return "\n".join(["Traceback (most recent call last):", *lines, *message, hint])
 
 
 def _format_chain(summary: traceback.TracebackException) -> Iterator[str]:

@@ -9,7 +9,7 @@ import inspect
 import io
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
@@ -32,8 +32,15 @@ IMAGES = 2  # of a trial
 SIZES = (32, 64, 96, 128, 224, 299)  # proposed where images are too small
 
 
-def check_signature(network: Callable, facts: Iterable[str]) -> None:
-    """Whether a network takes what follows from the data, such as `in_channels`."""
+def check_signature(
+    network: Callable, settings: Mapping[str, Any], facts: Mapping[str, Any]
+) -> None:
+    """Whether a network takes what follows from the data, and gets all that it needs.
+
+    Args:
+        settings: the arguments that its YAML file gives.
+        facts: the arguments that follow from the data, such as `in_channels`.
+    """
     known, open_ended = parameters(network)
     signature = inspect.signature(network).parameters.values()  # of __init__ without its first
     direct = {parameter.name for parameter in signature}
@@ -43,6 +50,13 @@ def check_signature(network: Callable, facts: Iterable[str]) -> None:
             raise UserError(
                 f"{location(network)}: {network.__name__} takes no argument {name}.",
                 "Write def __init__(self, in_channels, num_classes, ...): both come from the data.",
+            )
+    for name, attribute in (("in_channels", "channels"), ("num_classes", "classes")):
+        needed = name in known and known[name].default is inspect.Parameter.empty
+        if needed and name not in facts and name not in settings:
+            raise UserError(
+                f"{network.__name__} needs {name}, but the data module has no {attribute}.",
+                f"Set self.{attribute} in its __init__, or +model.{name}=... on the command line.",
             )
 
 

@@ -111,7 +111,10 @@ def parameters(target: Callable) -> tuple[dict[str, inspect.Parameter], bool]:
     """The arguments that a target takes by name, and whether it takes any others."""
     functions: list[Callable] = [target]
     if inspect.isclass(target):  # **kwargs are passed on to the next class
-        functions = [vars(cls)["__init__"] for cls in target.__mro__ if "__init__" in vars(cls)]
+        classes = [cls for cls in target.__mro__ if cls is not object]
+        functions = [vars(cls)["__init__"] for cls in classes if "__init__" in vars(cls)]
+        if not functions and target.__new__ is object.__new__:
+            return {}, False
     known: dict[str, inspect.Parameter] = {}
     for function in functions:
         try:
@@ -145,6 +148,8 @@ def _check_arguments(path: str, node: Mapping[str, Any], target: Callable) -> No
         is_filled_in = value is None and key in FILLED_IN
         if is_filled_in or (key.startswith("_") and key.endswith("_")):  # Hydra's own keys
             continue
+        if value == "???":
+            raise UserError(f"{full_key} is missing.", f"Add {full_key}=... to the command.")
         if key in known:
             annotation = own_annotation or known[key].annotation
             _check_value(full_key, value, annotation, known[key].default)

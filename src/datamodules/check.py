@@ -57,7 +57,7 @@ def check_labels(labels: Any, where: str, classes: Sequence[str] | None = None) 
         if low < 0 or high >= len(classes):
             raise UserError(
                 f"The {where} run from {low} to {high}, but there are {len(classes)} classes.",
-                "Make the class names and the labels agree.",
+                f"Labels count from 0: with these classes they run from 0 to {len(classes) - 1}.",
             )
     return torch.from_numpy(numbers)
 

@@ -43,7 +43,8 @@ def read_split(data: "ImageDataModule", split: str) -> tuple[ImageSource, torch.
         return None
     if loaded is None:
         raise UserError(
-            f'{type(data).__name__}.load("train") returns nothing.', "Return images and labels."
+            f'{type(data).__name__}.load("train") returns nothing.',
+            f"Are the files in data.root={data.root}? If so, let load return images and labels.",
         )
     if split == "val" and data.num_folds is not None:
         raise UserError(

@@ -48,7 +48,7 @@ def check(cfg: DictConfig, run_dir: Path) -> bool:
         result = scan(datamodule)
         problems = result.problems
         log.info("%s", result.report())
-    parameters = f"{sum(p.numel() for p in model.parameters()):,}"
+    parameters = f"{sum(p.numel() for p in task.parameters()):,}"
     title, device = run_title(trainer, task), trainer.strategy.root_device
     log.info("The settings work: %s, %s parameters, on %s.", title, parameters, device)
     return not problems

@@ -19,8 +19,6 @@ class LeNet(nn.Module):
         image_size: height and width of the (square) input, in pixels; at least 16.
     """
 
-    suggest_image_size = True  # where images are too small, larger sizes are tried and one is named
-
     def __init__(self, in_channels: int, num_classes: int, image_size: int = 32):
         super().__init__()
         if image_size < 16:

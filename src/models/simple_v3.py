@@ -19,7 +19,7 @@ class SimpleV3(nn.Module):
         dropout: fraction of features dropped before each of the two linear layers, 0 to 1.
     """
 
-    suggest_image_size = True
+    suggest_image_size = True  # where images are too small, a larger size is proposed
 
     def __init__(
         self, in_channels: int, num_classes: int, image_size: int = 32, dropout: float = 0.4

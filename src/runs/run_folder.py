@@ -101,7 +101,8 @@ class RunFolder:
         ended = {"status": "interrupted" if interrupted else "failed", "error": text}
         try:
             if not self.has_results():
-                self.write_results(ended | facts)
+                known = read_json(self.path / "results.json")  # metrics of a finished training
+                self.write_results(known | ended | facts)
             self._set_status(ended)
         except OSError as reason:
             log.error("%s cannot be written: %s", self.path / "results.json", reason.strerror)

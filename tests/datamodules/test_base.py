@@ -209,7 +209,7 @@ def test_other_labels_are_refused_in_words(labels, words):
 
 
 def test_no_training_images():
-    with pytest.raises(UserError, match="train data set is a NoneType"):
+    with pytest.raises(UserError, match="returns nothing"):
         OwnData(None).setup("fit")
 
 
