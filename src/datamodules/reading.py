@@ -81,7 +81,7 @@ def _is_pair(loaded: Any) -> bool:
     """Whether these are (images, labels), and not a data set of such pairs."""
     if not isinstance(loaded, tuple | list) or len(loaded) != 2:
         return False
-    return not isinstance(loaded[0], tuple | list)
+    return not isinstance(loaded[0], tuple)
 
 
 def read_dataset(

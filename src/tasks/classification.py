@@ -10,7 +10,6 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
-from ..errors import UserError
 from . import optim
 from .metrics import Evaluation, EvaluationMetrics
 from .running import RunningMetrics, StepCounter
@@ -124,11 +123,6 @@ class ClassificationTask(L.LightningModule):
         self.log_interval()
         metrics = {f"train/{name}": value for name, value in self.running.compute().items()}
         self.running.reset(self.device)
-        if not metrics and self.automatic_optimization:
-            raise UserError(
-                f"{type(self).__name__}.training_step returned no loss in a whole epoch.",
-                'Return the loss, or a dict with "loss" and "logits".',
-            )
         if metrics:
             # Before the checkpoint of this epoch is saved, so that a resumed run has it.
             if "train/acc" in metrics:

@@ -6,6 +6,8 @@ from typing import Any
 import lightning as L
 import torch
 
+from ..errors import UserError
+
 
 class RunningMetrics:
     """Loss and accuracy over an epoch of training, summed on the device without waiting for it.
@@ -103,3 +105,10 @@ class StepCounter(L.Callback):
         every = trainer.log_every_n_steps  # 0: only at the end of the epoch
         if every and (batch_idx + 1) % every == 0:
             pl_module.log_interval()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if pl_module.automatic_optimization and not pl_module.running.compute():
+            raise UserError(
+                f"{type(pl_module).__name__}.training_step returned no loss in a whole epoch.",
+                'Return the loss, or a dict with "loss" and "logits".',
+            )

@@ -16,12 +16,20 @@ from src.tasks import ClassificationTask
 def fit(tmp_path) -> Callable[..., SimpleNamespace]:
     """Train for one epoch of six steps; returns trainer, task and data."""
 
-    def run(*callbacks, data=None, model=None, task=None, resume=None, **options):
+    def run(
+        *callbacks,
+        data=None,
+        model=None,
+        task=None,
+        resume=None,
+        task_class=ClassificationTask,
+        **options,
+    ):
         silence_warnings()
         L.seed_everything(0, verbose=False)
         data = data or DigitsDataModule(image_size=16, batch_size=32)
         model = model or LeNet(data.channels, len(data.classes), data.image_size)
-        module = ClassificationTask(model, data.classes, data.mean, data.std, **(task or {}))
+        module = task_class(model, data.classes, data.mean, data.std, **(task or {}))
         trainer = L.Trainer(
             **{
                 "max_epochs": 1,

@@ -76,3 +76,17 @@ def test_without_a_frozen_backbone_it_does_nothing(fit):
     cache = CacheFeatures()
     fit(cache)
     assert cache.automatic == {}
+
+
+def test_a_training_step_of_a_subclass_gets_images(fit):
+    from src.callbacks import CacheFeatures, FreezeBackbone
+    from src.tasks import ClassificationTask
+
+    class Own(ClassificationTask):
+        def training_step(self, batch, batch_idx):
+            assert batch[0].ndim == 4
+            return super().training_step(batch, batch_idx)
+
+    cache = CacheFeatures()
+    fit(FreezeBackbone(), cache, task_class=Own)
+    assert "cached_features" not in cache.automatic

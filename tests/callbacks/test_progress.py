@@ -5,6 +5,7 @@ import logging
 import re
 import sys
 
+import lightning as L
 import torch
 from torchmetrics.classification import MulticlassF1Score
 
@@ -90,8 +91,26 @@ def test_the_live_line(fit, monkeypatch):
     assert terminal.getvalue().endswith("\r\x1b[K" + "x" * 19)
 
 
-def test_without_a_terminal_nothing_is_done_in_a_step(fit, capsys):
-    progress = Progress()
-    fit(progress, enable_progress_bar=True)
-    assert progress.on_train_batch_end is None
+def test_without_a_terminal_there_are_plain_lines_now_and_then(fit, caplog, capsys):
+    caplog.set_level(logging.INFO)
+    fit(Progress(), enable_progress_bar=True)
+    assert len(lines(caplog)) == 1  # of the epoch
+    fit(Progress(line_seconds=0), enable_progress_bar=True)
+    assert "epoch   1/1  1/6" in lines(caplog)[1] and "left" in lines(caplog)[1]
     assert "\x1b" not in capsys.readouterr().err
+
+
+def test_validations_inside_an_epoch_have_lines(fit, caplog):
+    caplog.set_level(logging.INFO)
+    fit(Progress(), enable_progress_bar=True, val_check_interval=3)
+    first, last = lines(caplog)
+    assert first.startswith("epoch   1/1  step 3  val loss") and "train loss" in last
+
+
+def test_a_module_prints_as_lightning_says(fit, capsys):
+    class Print(L.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            pl_module.print("a line")
+
+    fit(Progress(), Print(), enable_progress_bar=True)
+    assert "a line" in capsys.readouterr().out

@@ -1,11 +1,13 @@
 """The content of `results.json`, and the closing lines."""
 
 import pytest
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from src.callbacks import BestCheckpoint, LastCheckpoint, Throughput
 from src.callbacks.run_results import (
     closing_line,
+    count_parameters,
     evaluated_checkpoint,
     final_metrics,
     monitored,
@@ -96,3 +98,10 @@ def test_the_closing_line(tmp_path):
     )
     without_test = closing_line(RESULTS | {"test": None}, tmp_path)
     assert without_test.startswith("val accuracy 0.9000, val f1 0.8000, val loss 0.2500")
+
+
+def test_parameters_are_those_of_the_network(fit):
+    run = fit()
+    run.task.teacher = torch.nn.Linear(3, 3)
+    assert count_parameters(run.task) == sum(p.numel() for p in run.task.model.parameters())
+    assert count_parameters(torch.nn.Linear(3, 3)) == 12

@@ -29,11 +29,11 @@ def test_frames_of_libraries_are_folded(network):
     code = network.read_text() + "\n\nforward()\n"
     error = error_of(code, str(network))
     lines = format_error(error, "runs/x/train.log").splitlines()
-    assert "HYDRA_FULL_ERROR=1" in lines[0] and "runs/x/train.log" in lines[0]
+    assert "HYDRA_FULL_ERROR=1" in lines[-1] and "runs/x/train.log" in lines[-1]
     assert f'  File "{network}", line 5, in forward' in lines
     assert "    torch.nn.Linear(3, 2)(torch.zeros(1, 4))" in lines
     assert any("frames in torch" in line for line in lines)
-    assert lines[-1].startswith("RuntimeError: ") and len(lines) <= MAX_LINES
+    assert lines[-2].startswith("RuntimeError: ") and len(lines) <= MAX_LINES
     assert any(own_frames(error))
 
 
@@ -43,7 +43,7 @@ def test_frames_of_the_core_are_folded_and_a_cause_is_shown():
     code = "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    raise KeyError('x') from error"
     error = error_of(code, "/somewhere/else.py")
     text = format_error(error)
-    assert "ZeroDivisionError" in text and text.endswith("KeyError: 'x'")
+    assert "ZeroDivisionError" in text and "\nKeyError: 'x'\n" in text
     error = error_of("check({})", "/somewhere/else.py", check=settings.check_settings)
     assert "settings.py" in format_error(error)  # the last frame of the project is always shown
 
@@ -57,7 +57,7 @@ def test_errors_of_libraries_alone_are_shown_whole():
 def test_a_long_message_is_cut():
     error = error_of("raise ValueError('\\n'.join('line %d' % i for i in range(99)))", "/x.py")
     lines = format_error(error).splitlines()
-    assert len(lines) <= MAX_LINES and lines[-1] == "line 98" and "ValueError: line 0" in lines
+    assert len(lines) <= MAX_LINES and lines[-2] == "line 98" and "ValueError: line 0" in lines
 
 
 def test_a_syntax_error_shows_its_place():

@@ -260,3 +260,17 @@ def test_random_values_pass_or_are_refused(data):
 def test_values_that_were_once_taken_for_others(key, value):
     with pytest.raises(UserError, match=key):
         validate(changed(plain(), key, value))
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["+callbacks.early_stoping.enabled=true"], "callbacks.early_stoping has no _target_"),
+        (["callbacks.best.save_top_k=3"], "save_top_k"),
+        (["+callbacks.x={_target_: src.callbacks.ClassWeights, every: 3}"], "no argument every"),
+        (["task=classification", "+task.teacher=???"], "task.teacher"),
+    ],
+)
+def test_mistakes_in_parts(typed, words):
+    with pytest.raises(Exception, match=words):
+        validate(composed(typed))

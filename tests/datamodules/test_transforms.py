@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from src.datamodules import CropFlip, DigitsDataModule, PerImage
-from src.datamodules.transforms import channel_values, convert_channels, resize
+from src.datamodules.transforms import channel_values, convert_channels, per_image, resize
 from src.errors import UserError
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -107,3 +107,20 @@ def test_channel_values_are_repeated_or_averaged():
     assert channel_values("x", [0.25, 0.5, 0.75], 3, 1) == (0.5,)
     with pytest.raises(UserError, match="x has 2 values for 3 channels"):
         channel_values("x", [1, 2], 3, 3)
+
+
+def test_transforms_of_torchvision_run_per_image():
+    from torchvision import transforms as v1
+    from torchvision.transforms import v2
+
+    from src.datamodules import DigitsDataModule
+
+    for transform in (v2.ColorJitter(0.5), v2.Compose([v2.RandomRotation(9)]), v1.RandomErasing()):
+        assert isinstance(per_image(transform), PerImage)
+    for transform in (CropFlip(), PerImage(v2.RandomRotation(9)), None):
+        assert per_image(transform) is transform
+    data = DigitsDataModule(augment=v2.RandomHorizontalFlip())
+    data.setup("fit")
+    positions = torch.arange(64)
+    flipped = (data.augmented(positions) != data.images("train", positions)).flatten(1).any(1)
+    assert 0 < flipped.sum() < 64  # not the whole batch at once

@@ -26,7 +26,7 @@ def test_a_mistake_in_a_network_shows_its_own_line(tmp_path, monkeypatch):
     assert any('my_net.py", line 11, in forward' in line for line in lines), result.stderr
     assert "    return self.layer(images.flatten(1))" in lines
     assert any("RuntimeError: mat1 and mat2" in line for line in lines)
-    assert "empty images of 1x32x32" in lines[-1] and "HYDRA_FULL_ERROR=1" in lines[0]
+    assert "empty images of 1x32x32" in lines[-2] and "HYDRA_FULL_ERROR=1" in lines[-1]
     (run,) = (tmp_path / "runs").iterdir()
     log = (run / "train.log").read_text()
     assert "Traceback" in log and "engine/train.py" in log

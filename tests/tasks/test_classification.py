@@ -180,3 +180,12 @@ def test_a_checkpoint_describes_the_network(tmp_path):
     assert description["channels"] == 1 and len(description["mean"]) == 1
     assert {"val/loss", "val/acc"} <= set(description["metrics"])
     assert all(name.split(".")[0] in ("model", "mean", "std") for name in content["state_dict"])
+
+
+def test_a_training_step_without_a_loss_is_reported():
+    class Forgotten(ClassificationTask):
+        def training_step(self, batch, batch_idx):
+            self.loss(self(batch[0]), batch[1])
+
+    with pytest.raises(UserError, match="Forgotten.training_step returned no loss"):
+        fitted(task_class=Forgotten)

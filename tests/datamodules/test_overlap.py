@@ -1,0 +1,45 @@
+"""Images that two splits share."""
+
+import logging
+
+import numpy as np
+import torch
+
+from src.datamodules import ImageDataModule
+from src.datamodules.overlap import count_equal, warn_of_overlap
+
+
+class OwnValidation(ImageDataModule):
+    classes = ["a", "b"]
+    channels, native_size = 1, 8
+    mean, std = (0.5,), (0.25,)
+    same = False
+
+    def load(self, split):
+        seed = {"train": 0, "val": 1, "test": 1 if self.same else 2}[split]
+        images = np.random.default_rng(seed).integers(0, 256, (20, 1, 8, 8), dtype=np.uint8)
+        return images, np.arange(20) % 2
+
+
+def test_equal_images_are_counted():
+    images = torch.arange(12).view(4, 1, 3).to(torch.uint8)
+    assert count_equal(images[:3], images[2:]) == 1
+    assert count_equal(images[:2], images[2:]) == 0
+
+
+def test_a_validation_split_that_is_the_test_split(caplog):
+    data = OwnValidation()
+    data.setup("fit")
+    assert not caplog.records
+    data = OwnValidation()
+    data.same = True
+    data.setup("fit")
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "20 of 20 test images are also val images" in record.message
+
+
+def test_images_that_are_not_in_memory_are_not_compared(caplog):
+    labels = torch.zeros(2)
+    warn_of_overlap({"train": (object(), labels), "val": (torch.zeros(2, 1), labels)})
+    assert not caplog.records
