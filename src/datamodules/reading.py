@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from ..errors import UserError
 from .cache import free_memory
-from .check import as_tensor, check_images, check_labels
+from .check import as_array, check_images, check_labels
 from .decode import to_array
 from .loader import ImageSource, pass_on, raised, worker_count
 from .transforms import PerImage, convert_channels, resize
@@ -41,26 +41,11 @@ def read_split(data: "ImageDataModule", split: str) -> tuple[ImageSource, torch.
     loaded = data.load(split)
     if loaded is None and split != "train":
         return None
-    if split == "val" and data.num_folds is not None:
-        raise UserError(
-            f"data.num_folds={data.num_folds}, but this data set has its own validation split.",
-            "Leave data.num_folds out, or remove the validation split.",
-        )
     if not isinstance(loaded, tuple | list):
         loaded = read_dataset(data, split, loaded)
-    images, labels = loaded
-    labels = check_labels(labels, f"{split} labels", data.classes)
-    if len(labels) == 0:
-        raise UserError(f"The {split} split of {data.root} has no images.", "Check data.root.")
-    if data.new_labels is not None:
-        labels = data.new_labels[labels]
+    images, labels = loaded[0], _class_numbers(data, split, loaded[1])
     is_source = hasattr(images, "index_select") and not isinstance(images, torch.Tensor)
-    if data.device_resident and (is_source or isinstance(data.augment, PerImage)):
-        raise UserError(
-            "data.device_resident=true needs images that fit into memory, and an augmentation of "
-            "whole batches.",
-            "Set data.device_resident=false.",
-        )
+    _check_settings(data, split, is_source)
     if is_source:
         return images, labels
     images = check_images(images, f"{split} images", data.channels)
@@ -72,16 +57,38 @@ def read_split(data: "ImageDataModule", split: str) -> tuple[ImageSource, torch.
     return resize(images, data.image_size, data.resize), labels
 
 
+def _class_numbers(data: "ImageDataModule", split: str, given: Any) -> torch.Tensor:
+    """int64 (N,) labels, which may be renumbered by `remap_labels`."""
+    labels = check_labels(given, f"{split} labels")
+    if len(labels) == 0:
+        raise UserError(f"The {split} split of {data.root} has no images.", "Check data.root.")
+    low, high, count = labels.min(), labels.max(), len(data.classes)
+    if low < 0 or high >= count:
+        raise UserError(
+            f"The {split} labels run from {low} to {high}, but there are {count} classes.",
+            "Make the class names and the labels agree.",
+        )
+    return labels if data.new_labels is None else data.new_labels[labels]
+
+
+def _check_settings(data: "ImageDataModule", split: str, is_source: bool) -> None:
+    if split == "val" and data.num_folds is not None:
+        raise UserError(
+            f"data.num_folds={data.num_folds}, but this data set has its own validation split.",
+            "Leave data.num_folds out, or remove the validation split.",
+        )
+    if data.device_resident and (is_source or isinstance(data.augment, PerImage)):
+        raise UserError(
+            "data.device_resident=true needs images that fit into memory, and an augmentation of "
+            "whole batches.",
+            "Set data.device_resident=false.",
+        )
+
+
 def read_dataset(
     data: "ImageDataModule", split: str, dataset: Any
 ) -> tuple[ImageSource, torch.Tensor]:
-    """Images and labels of a map-style `Dataset` of (PIL image | array | tensor, label).
-
-    Args:
-        data: its settings count. `cache_gb` is the most that images may take in memory, in 10^9
-            bytes; None is half of the free memory, 0 reads the data set in every epoch.
-        split: what the data set is, for errors and logs.
-        dataset: the data set.
+    """Images and labels of a map-style `Dataset`, read once if they fit into `data.cache_gb`.
 
     Returns:
         uint8 (N, channels, size, size) or a source of such batches, and int64 labels (N,).
@@ -110,11 +117,8 @@ class DatasetImages(Dataset):
                 "cannot be indexed by position.",
                 "Give a map-style torch.utils.data.Dataset, or its class as data.train._target_.",
             )
-        self.dataset = dataset
-        self.split = split
-        self.size = size
-        self.channels = channels
-        self.mode = mode
+        self.dataset, self.split = dataset, split
+        self.size, self.channels, self.mode = size, channels, mode
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -132,7 +136,7 @@ class DatasetImages(Dataset):
         if isinstance(image, Image.Image):
             return image, label
         where = f"image and label of item {i} of the {self.split} data set"
-        return check_images(as_tensor(image, where)[None], where, self.channels), label
+        return check_images(as_array(image, where)[None], where, self.channels), label
 
     def read(self, i: int) -> tuple[torch.Tensor, int]:
         """uint8 (channels, size, size) and the label of one item."""
