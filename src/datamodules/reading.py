@@ -146,11 +146,9 @@ class DatasetImages(Dataset):
         if isinstance(image, Image.Image):
             array = to_array(image, self.size, self.channels, self.mode)
             return torch.from_numpy(array), number
-        pixels = resize(convert_channels(image, self.channels), self.size, self.mode)
-        return pixels[0].contiguous(), number
+        return resize(convert_channels(image, self.channels), self.size, self.mode)[0], number
 
     def __getitem__(self, chunk: list[int]) -> Any:
-        """Images and labels of several items, for a DataLoader."""
         return pass_on(self._read_chunk, chunk)
 
     def _read_chunk(self, chunk: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
