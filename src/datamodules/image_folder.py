@@ -4,10 +4,10 @@ import hashlib
 import logging
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat
 
 from ..errors import UserError
 from .base import ImageDataModule
@@ -36,13 +36,10 @@ class ImageFolderDataModule(ImageDataModule):
 
     Args:
         root: the folder.
-        resize: `stretch` to the square, or `crop` the central square.
         test_size: fraction (below 1) or number of images that are held out as the test split
             where there is no `test` folder; 0 for none.
         bad_files: `stop` at files that cannot be decoded, or `skip` them; they are named anyway.
         cache_dir: folder for decoded images; None is a folder of this project in the user's cache.
-        cache_gb: most that the cache of a split may take, in 10^9 bytes; None is half of the free
-            memory and disk, 0 decodes in every epoch.
         common: see `ImageDataModule`.
     """
 
@@ -54,17 +51,14 @@ class ImageFolderDataModule(ImageDataModule):
     def __init__(
         self,
         root: str | os.PathLike = "data",
-        resize: Literal["stretch", "crop"] = "stretch",
-        test_size: Annotated[float, Field(ge=0)] = 0,
+        test_size: NonNegativeFloat = 0,
         bad_files: Literal["stop", "skip"] = "stop",
         cache_dir: str | os.PathLike | None = None,
-        cache_gb: Annotated[float, Field(ge=0)] | None = None,
         **common: Any,
     ):
         super().__init__(root=root, **common)
-        self.resize, self.test_size, self.bad_files = resize, test_size, bad_files
+        self.test_size, self.bad_files = test_size, bad_files
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_folder()
-        self.cache_gb = cache_gb
         self.whole = False  # evaluate all images of a folder without splits, see engine/rebuild.py
         self._classes: list[str] | None = None
         self._paths: dict[str, list[Path]] = {}  # split -> files of its set, as loaded
@@ -189,8 +183,9 @@ class ImageFolderDataModule(ImageDataModule):
         return Rows(images, usable), labels[usable]
 
     def _fits(self, files: ImageFiles) -> bool:
-        room = room_for_cache(self.cache_dir / files.key())
-        if self.cache_gb is not None:
+        if self.cache_gb is None:
+            room = room_for_cache(self.cache_dir / files.key())
+        else:
             room = int(self.cache_gb * 1e9)
         if files.nbytes > room > 0:
             sizes = f"{files.nbytes / 1e9:.1f} GB decoded, and the cache may take {room / 1e9:.1f}"
