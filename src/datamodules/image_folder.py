@@ -27,6 +27,12 @@ log = logging.getLogger(__name__)
 LabelledFiles = tuple[list[Path], torch.Tensor]  # paths and int64 labels (N,)
 
 
+def select(labelled: LabelledFiles, positions: torch.Tensor) -> LabelledFiles:
+    """The files at int64 (M,) positions."""
+    paths, labels = labelled
+    return [paths[i] for i in positions.tolist()], labels[positions]
+
+
 class ImageFolderDataModule(ImageDataModule):
     """A folder of images of any size and colour, one folder per class.
 
@@ -116,10 +122,9 @@ class ImageFolderDataModule(ImageDataModule):
         folder = self.split_folder(split)
         held_out = self.test_size > 0 and self.split_folder("test") is None
         if held_out and split in ("train", "test"):
-            paths, labels = self._files_below(self._train_folder)
-            train, test = hold_out(labels, "data.test_size", self.test_size, self.split_seed)
-            positions = train if split == "train" else test
-            return [paths[i] for i in positions.tolist()], labels[positions]
+            every = self._files_below(self._train_folder)
+            train, test = hold_out(every[1], "data.test_size", self.test_size, self.split_seed)
+            return select(every, train if split == "train" else test)
         return None if folder is None else self._files_below(folder)
 
     def _files_below(self, folder: Path) -> LabelledFiles:
@@ -173,14 +178,14 @@ class ImageFolderDataModule(ImageDataModule):
             images, bad = cached(files, self.cache_dir)
         elif self.bad_files == "skip":
             bad = find_bad_files(files, self.cache_dir)
+        self._paths[split] = paths
         if not bad:
-            self._paths[split] = paths
             return images, labels
         self._report(bad, len(paths))
         unusable = {path for path, _ in bad}
         usable = torch.tensor([path not in unusable for path in paths]).nonzero()[:, 0]
-        self._paths[split] = [paths[i] for i in usable.tolist()]
-        return Rows(images, usable), labels[usable]
+        self._paths[split], labels = select(labelled, usable)
+        return Rows(images, usable), labels
 
     def _fits(self, files: ImageFiles) -> bool:
         if self.cache_gb is None:

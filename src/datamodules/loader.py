@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .base import ImageDataModule
 
 SEED_MASK = 0x7FFFFFFFFFFFFFFF  # torch takes seeds of 63 bits
-T = TypeVar("T")
 
 
 class ImageSource(Protocol):
@@ -52,7 +51,7 @@ class LabelledImages(Dataset):
         return images, self.labels.index_select(0, index)
 
 
-def pass_on(function: Callable[..., T], *args: Any) -> T | UserError:
+def pass_on(function: Callable[..., Any], *args: Any) -> Any:
     """Call a function and return its `UserError`: a worker would raise it as a RuntimeError."""
     try:
         return function(*args)
@@ -73,10 +72,9 @@ class BatchOrder(SequentialSampler):
     """Yields (epoch, indices) for each batch.
 
     The order depends on the seed and the epoch alone, so a resumed run repeats it. Several
-    processes divide each global batch of `batch_size * world_size` images. In training the order
-    is filled up from its start so that every process takes the same number of steps; in evaluation
-    every image is visited exactly once. (It is a SequentialSampler so that Lightning's
-    `overfit_batches` leaves it in place: with `shuffle=False` the order is sequential already.)
+    processes divide each global batch of `batch_size * world_size` images. If it is `even`, the
+    order is filled up from its start; else every image is visited exactly once. (It is a
+    SequentialSampler so that Lightning's `overfit_batches` leaves it in place.)
     """
 
     indices: torch.Tensor  # positions in the data set that belong to this split
@@ -84,7 +82,7 @@ class BatchOrder(SequentialSampler):
     shuffle: bool = False
     weights: torch.Tensor | None = None  # of `indices` in draws with replacement; None: no draws
     drop_last: bool = False
-    even: bool = False  # give every process the same number of images
+    even: bool = False  # give every process the same number of images, for equally many steps
     seed: int = 0
     rank: int = 0
     world_size: int = 1

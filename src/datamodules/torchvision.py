@@ -193,7 +193,4 @@ def _find_class(name: str) -> Any:
 
 def _accepts(source: type, argument: str) -> bool:
     """Whether a data set class, or the one that it inherits from, takes an argument."""
-    constructors = [
-        vars(parent)["__init__"] for parent in source.__mro__ if "__init__" in vars(parent)
-    ]
-    return any(argument in inspect.signature(function).parameters for function in constructors)
+    return any(argument in inspect.signature(parent).parameters for parent in source.__mro__)
