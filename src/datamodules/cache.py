@@ -8,15 +8,16 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..errors import UserError
-from ..runs.files import Lock, write_text
+from ..runs.files import Lock
 from .decode import decode
 
 log = logging.getLogger(__name__)
@@ -96,23 +97,38 @@ def cached(files: ImageFiles, folder: Path) -> tuple[torch.Tensor, BadFiles]:
                 _build(files, cache)
     # Mapped copy-on-write: torch needs writable memory, and nothing is ever written back.
     array = np.memmap(cache / IMAGES, dtype=np.uint8, mode="c", shape=files.shape)
-    return torch.from_numpy(array), _read_bad_files(files, cache / BAD_FILES)
+    bad = json.loads((cache / BAD_FILES).read_text(encoding="utf-8"))
+    return torch.from_numpy(array), [(files.paths[int(i)], reason) for i, reason in bad.items()]
+
+
+def find_bad_files(files: ImageFiles, folder: Path) -> BadFiles:
+    """The files that cannot be decoded, from a cache of images of one pixel."""
+    # Decoded to so few pixels, JPEG takes a fraction of the time.
+    return cached(ImageFiles(files.paths, 1, files.channels), folder)[1]
 
 
 def _build(files: ImageFiles, cache: Path) -> None:
     """Decode into a temporary folder that becomes the cache once it is complete."""
     log.info("Decoding %s images once, to %dx%d ...", f"{len(files):,}", files.size, files.size)
+    bad: dict[int, str] = {}
+
+    def decode_into(out: np.ndarray, numbers: range) -> None:
+        for i in numbers:
+            try:
+                out[i] = files.decode(i)
+            except ValueError as error:
+                bad[i] = str(error)
+
     staging = Path(tempfile.mkdtemp(prefix=".building-", dir=cache.parent))
     try:
         _reserve(staging / IMAGES, files.nbytes)
         out = np.memmap(staging / IMAGES, dtype=np.uint8, mode="r+", shape=files.shape)
-
-        def decode_into(i: int) -> None:
-            out[i] = files.decode(i)
-
-        bad = _failures(decode_into, len(files))
+        parts = [range(len(files))[i : i + CHUNK] for i in range(0, len(files), CHUNK)]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the interpreter lock
+            list(pool.map(partial(decode_into, out), parts))
         out.flush()
-        (staging / BAD_FILES).write_text(json.dumps(bad), encoding="utf-8")
+        reasons = json.dumps(dict(sorted(bad.items())))
+        (staging / BAD_FILES).write_text(reasons, encoding="utf-8")
         staging.replace(cache)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -131,39 +147,6 @@ def _reserve(path: Path, nbytes: int) -> None:
                 folder = str(path.parent.parent)
                 raise OSError(error.errno, error.strerror, folder) from None
             # any other error: the file system cannot reserve space
-
-
-def _failures(function: Callable[[int], object], n: int) -> dict[int, str]:
-    """Call a function for 0 to n - 1 in threads; returns the ValueErrors by number, as text."""
-    reasons: dict[int, str] = {}
-
-    def attempt(numbers: range) -> None:
-        for i in numbers:
-            try:
-                function(i)
-            except ValueError as error:
-                reasons[i] = str(error)
-
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # Pillow releases the interpreter lock
-        list(pool.map(attempt, [range(n)[i : i + CHUNK] for i in range(0, n, CHUNK)]))
-    return dict(sorted(reasons.items()))
-
-
-def find_bad_files(files: ImageFiles, folder: Path) -> BadFiles:
-    """The files that cannot be decoded, with the reason; the result is kept under `folder`."""
-    result = folder / f"{files.key()}.bad.json"
-    with Lock(f"{result}.lock"):
-        if not result.is_file():
-            log.info("Reading %s images once to find unusable ones ...", f"{len(files):,}")
-            # At 8 pixels, JPEG decodes at an eighth of its size, which is several times as fast.
-            bad = _failures(lambda i: decode(files.paths[i], 8, files.channels), len(files))
-            write_text(result, json.dumps(bad))
-    return _read_bad_files(files, result)
-
-
-def _read_bad_files(files: ImageFiles, path: Path) -> BadFiles:
-    bad = json.loads(path.read_text(encoding="utf-8"))
-    return [(files.paths[int(i)], reason) for i, reason in bad.items()]
 
 
 def default_cache_folder() -> Path:
