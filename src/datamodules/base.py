@@ -90,8 +90,6 @@ class ImageDataModule(L.LightningDataModule):
         self._indices: dict[str, torch.Tensor] = {}  # split -> positions in its set
         self._features: dict[str, torch.Tensor] = {}  # split -> see `cache_features`
 
-    # What a data set provides
-
     def load(self, split: str) -> Any:
         """Read one split: `train`, `val` or `test`.
 

@@ -155,7 +155,16 @@ def default_cache_folder() -> Path:
     return Path(user_cache) / "image-classification-template"
 
 
-def room_for_cache(cache: Path) -> int:
+def fits(files: ImageFiles, folder: Path, cache_gb: float | None) -> bool:
+    """Whether the decoded files fit into `cache_gb` (10^9 bytes; None: the room that there is)."""
+    room = _room(folder / files.key()) if cache_gb is None else cache_gb * 1e9
+    if files.nbytes > room > 0:
+        sizes = f"{files.nbytes / 1e9:.1f} GB decoded, and the cache may take {room / 1e9:.1f}"
+        log.info("%s images take %s GB: they are decoded in every epoch.", len(files), sizes)
+    return files.nbytes <= room
+
+
+def _room(cache: Path) -> int:
     """Bytes that a cache may take: half of the free memory, and of the disk without the cache."""
     images = cache / IMAGES
     taken = images.stat().st_size if images.is_file() else 0

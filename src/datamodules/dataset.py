@@ -37,7 +37,6 @@ class MapStyleDataModule(ImageDataModule):
         if opened is None:
             return None
         if not isinstance(opened, tuple):
-            self._classes = self._classes or class_names(opened)
             opened = read_dataset(self, split, opened)
         if self._classes is None:
             self._classes = [str(i) for i in range(int(max(opened[1])) + 1)]

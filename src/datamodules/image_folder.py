@@ -11,15 +11,7 @@ from pydantic import NonNegativeFloat
 
 from ..errors import UserError
 from .base import ImageDataModule
-from .cache import (
-    BadFiles,
-    ImageFiles,
-    Rows,
-    cached,
-    default_cache_folder,
-    find_bad_files,
-    room_for_cache,
-)
+from .cache import BadFiles, ImageFiles, Rows, cached, default_cache_folder, find_bad_files, fits
 from .folders import SPLIT_FOLDERS, class_folders, has_split_folders, image_files
 from .splits import hold_out
 
@@ -41,7 +33,6 @@ class ImageFolderDataModule(ImageDataModule):
     `<class>_image`. The classes are the sorted names of the folders. No file is moved.
 
     Args:
-        root: the folder.
         test_size: fraction (below 1) or number of images that are held out as the test split
             where there is no `test` folder; 0 for none.
         bad_files: `stop` at files that cannot be decoded, or `skip` them; they are named anyway.
@@ -174,7 +165,7 @@ class ImageFolderDataModule(ImageDataModule):
         files = ImageFiles(paths, self.image_size, self.channels, self.resize)
         images: ImageFiles | torch.Tensor = files
         bad: BadFiles = []
-        if self._fits(files):
+        if fits(files, self.cache_dir, self.cache_gb):
             images, bad = cached(files, self.cache_dir)
         elif self.bad_files == "skip":
             bad = find_bad_files(files, self.cache_dir)
@@ -186,16 +177,6 @@ class ImageFolderDataModule(ImageDataModule):
         usable = torch.tensor([path not in unusable for path in paths]).nonzero()[:, 0]
         self._paths[split], labels = select(labelled, usable)
         return Rows(images, usable), labels
-
-    def _fits(self, files: ImageFiles) -> bool:
-        if self.cache_gb is None:
-            room = room_for_cache(self.cache_dir / files.key())
-        else:
-            room = int(self.cache_gb * 1e9)
-        if files.nbytes > room > 0:
-            sizes = f"{files.nbytes / 1e9:.1f} GB decoded, and the cache may take {room / 1e9:.1f}"
-            log.info("%s images take %s GB: they are decoded in every epoch.", len(files), sizes)
-        return files.nbytes <= room
 
     def _report(self, bad: BadFiles, total: int) -> None:
         """Name the files that cannot be decoded, and stop there unless they are to be skipped."""

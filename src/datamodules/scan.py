@@ -59,11 +59,7 @@ class Scan:
 
 
 def scan(data: ImageDataModule) -> Scan:
-    """Read every image of a data set once.
-
-    Raises:
-        UserError: the data are missing, or a class has no images at all.
-    """
+    """Read every image of a data set once."""
     data.prepare_data()
     return _scan_files(data) if isinstance(data, ImageFolderDataModule) else _scan_images(data)
 

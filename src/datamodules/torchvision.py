@@ -66,7 +66,6 @@ class TorchvisionDataModule(MapStyleDataModule):
 
     Args:
         name: the class in `torchvision.datasets`, such as `CIFAR100` or `Flowers102`.
-        root: folder that holds the files, or where they are downloaded to.
         options: other arguments of that class, such as `{"split": "letters"}` for `EMNIST`.
         common: see `ImageDataModule`.
     """
