@@ -180,13 +180,11 @@ def stored_labels(dataset: Any) -> torch.Tensor | None:
     if getattr(dataset, "target_transform", None) is not None:
         return None
     for name in ("targets", "labels", "_labels"):  # as torchvision's data sets call them
-        stored = getattr(dataset, name, None)
-        if not isinstance(stored, list | tuple | np.ndarray | torch.Tensor):
+        try:
+            labels = check_labels(getattr(dataset, name, None), "labels")
+        except (UserError, ValueError):  # they are something else, such as boxes of objects
             continue
-        if len(stored) != len(dataset) or np.asarray(stored[0]).dtype.kind not in "iu":
-            continue
-        labels = check_labels(stored, "labels")
         places = range(0, len(dataset), max(len(dataset) // 4, 1))
-        if all(int(dataset[i][1]) == labels[i] for i in places):
+        if len(labels) == len(dataset) and all(int(dataset[i][1]) == labels[i] for i in places):
             return labels
     return None

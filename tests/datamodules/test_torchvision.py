@@ -109,9 +109,10 @@ def test_labels_that_are_several_numbers_are_read_item_by_item(tmp_path, monkeyp
             return 12
 
     monkeypatch.setattr(datasets, "DTD", Several)
-    data = TorchvisionDataModule("DTD", tmp_path, image_size=8, val_size=3)
-    data.setup("fit")
-    assert data._sets["train"][1].tolist() == [0, 1, 2] * 4
+    for cache_gb in (None, 0):
+        data = TorchvisionDataModule("DTD", tmp_path, image_size=8, val_size=3, cache_gb=cache_gb)
+        data.setup("fit")
+        assert data._sets["train"][1].tolist() == [0, 1, 2] * 4
 
 
 def test_unknown_names_get_the_nearest():
