@@ -50,20 +50,19 @@ def extract(archive: Path, folder: Path) -> None:
     with Lock(f"{archive}.lock"):
         if folder.exists():
             return
-        staging = Path(tempfile.mkdtemp(prefix=".extract-", dir=archive.parent))
         try:
-            with tarfile.open(archive) as content:
+            with (
+                tempfile.TemporaryDirectory(prefix=".extract-", dir=archive.parent) as staging,
+                tarfile.open(archive) as content,
+            ):
                 if sum(member.size for member in content) > shutil.disk_usage(staging).free:
                     raise ValueError("it unpacks to more than the disk holds")
                 content.extractall(staging, filter="data")
-            os.replace(staging / folder.name, folder)
-        except FileNotFoundError:
-            problem = f"{archive} holds no folder {folder.name}."
-            raise UserError(problem, "Put the right archive there.") from None
+                if not (Path(staging) / folder.name).is_dir():
+                    raise ValueError(f"it holds no folder {folder.name}")
+                os.replace(Path(staging) / folder.name, folder)
         except (tarfile.TarError, EOFError, OSError, ValueError) as error:
             raise UserError(
                 f"{archive} cannot be unpacked: {error}.",
                 "Delete it and get it again; this one is damaged or hostile.",
             ) from None
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)

@@ -30,7 +30,10 @@ class ImageDataModule(L.LightningDataModule):
     Args:
         augment: `CropFlip`, or a transform of torchvision, which is applied image by image.
         mixup, cutmix: labels become class probabilities (N, num_classes) in training.
-        root, others: see the comments in `conf/data/digits.yaml`, which holds all of them.
+        resize: `stretch` images to the square, or `crop` the central square.
+        cache_gb: most that the decoded images of a split may take, in 10^9 bytes; None is half of
+            the free memory (for files: and disk), 0 decodes in every epoch.
+        root, others: see the comments in `conf/data/digits.yaml`.
     """
 
     classes: list[str]
@@ -38,8 +41,6 @@ class ImageDataModule(L.LightningDataModule):
     native_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    resize: str = "stretch"  # or "crop": how images of another shape are brought to the square
-    cache_gb: float | None = None  # most that a Dataset from `load` may take, see `read_dataset`
 
     def __init__(
         self,
@@ -62,6 +63,8 @@ class ImageDataModule(L.LightningDataModule):
         balance: Literal["none", "sampler", "loss"] = "none",
         mean: list[float] | None = None,
         std: list[PositiveFloat] | None = None,
+        resize: Literal["stretch", "crop"] = "stretch",
+        cache_gb: NonNegativeFloat | None = None,
     ):
         super().__init__()
         require_facts(self)
@@ -77,12 +80,11 @@ class ImageDataModule(L.LightningDataModule):
         self.device_resident = device_resident
         self.val_size = val_size
         self.split_seed = split_seed
-        self.num_folds = num_folds
-        self.fold = fold
+        self.num_folds, self.fold = num_folds, fold
         self.augment = per_image(augment or None)  # an empty YAML file gives {}
-        self.mixup = mixup
-        self.cutmix = cutmix
+        self.mixup, self.cutmix = mixup, cutmix
         self.balance = balance
+        self.resize, self.cache_gb = resize, cache_gb
         self.mean = channel_values("data.mean", mean or self.mean, own_channels, self.channels)
         self.std = channel_values("data.std", std or self.std, own_channels, self.channels)
         self.new_labels: torch.Tensor | None = None  # (num_classes,), see `remap_labels`
@@ -110,7 +112,8 @@ class ImageDataModule(L.LightningDataModule):
         """Read what the stage needs, once. Lightning calls it in every process."""
         if stage in (None, "fit", "validate") and "val" not in self._sets:
             self._read("train")
-            if self._read("val"):
+            self._read("val")
+            if "val" in self._sets:
                 self._read("test")
                 warn_of_overlap(self._sets)
             else:
@@ -121,12 +124,11 @@ class ImageDataModule(L.LightningDataModule):
         if stage in (None, "test") and "test" not in self._sets:
             self._read("test")
 
-    def _read(self, split: str) -> bool:
+    def _read(self, split: str) -> None:
         loaded = read_split(self, split)
         if loaded is not None:
             self._sets[split] = loaded
             self._indices[split] = torch.arange(len(loaded[1]))
-        return loaded is not None
 
     def split_train(self, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Sorted positions of the training and of the validation images, from int64 (N,) labels."""

@@ -8,22 +8,23 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..errors import UserError
-from ..runs.files import Lock, write_text
+from ..runs.files import Lock
 from .decode import decode
 
 log = logging.getLogger(__name__)
 FORMAT = 2  # part of the key of every cache: raise it when `decode` or the files change
 IMAGES = "images.u8"
 BAD_FILES = "bad.json"  # written last: a cache with it is complete
-CHUNK = 4096  # files that are submitted to the threads at a time: there may be millions
+CHUNK = 16  # files that a thread reads at a time
 
 BadFiles = list[tuple[Path, str]]  # files that cannot be decoded, with the reason
 
@@ -42,11 +43,7 @@ class ImageFiles:
         return len(self.paths)
 
     def index_select(self, dim: int, index: torch.Tensor) -> torch.Tensor:
-        """(B,) indices -> uint8 (B, C, size, size).
-
-        Raises:
-            UserError: a file cannot be decoded.
-        """
+        """(B,) indices -> uint8 (B, C, size, size)."""
         return torch.stack([torch.from_numpy(self._read(i)) for i in index.tolist()])
 
     def _read(self, i: int) -> np.ndarray:
@@ -100,23 +97,38 @@ def cached(files: ImageFiles, folder: Path) -> tuple[torch.Tensor, BadFiles]:
                 _build(files, cache)
     # Mapped copy-on-write: torch needs writable memory, and nothing is ever written back.
     array = np.memmap(cache / IMAGES, dtype=np.uint8, mode="c", shape=files.shape)
-    return torch.from_numpy(array), _read_bad_files(files, cache / BAD_FILES)
+    bad = json.loads((cache / BAD_FILES).read_text(encoding="utf-8"))
+    return torch.from_numpy(array), [(files.paths[int(i)], reason) for i, reason in bad.items()]
+
+
+def find_bad_files(files: ImageFiles, folder: Path) -> BadFiles:
+    """The files that cannot be decoded, from a cache of images of one pixel."""
+    # Decoded to so few pixels, JPEG takes a fraction of the time.
+    return cached(ImageFiles(files.paths, 1, files.channels), folder)[1]
 
 
 def _build(files: ImageFiles, cache: Path) -> None:
     """Decode into a temporary folder that becomes the cache once it is complete."""
     log.info("Decoding %s images once, to %dx%d ...", f"{len(files):,}", files.size, files.size)
+    bad: dict[int, str] = {}
+
+    def decode_into(out: np.ndarray, numbers: range) -> None:
+        for i in numbers:
+            try:
+                out[i] = files.decode(i)
+            except ValueError as error:
+                bad[i] = str(error)
+
     staging = Path(tempfile.mkdtemp(prefix=".building-", dir=cache.parent))
     try:
         _reserve(staging / IMAGES, files.nbytes)
         out = np.memmap(staging / IMAGES, dtype=np.uint8, mode="r+", shape=files.shape)
-
-        def decode_into(i: int) -> None:
-            out[i] = files.decode(i)
-
-        bad = dict(_failures(decode_into, len(files)))
+        parts = [range(len(files))[i : i + CHUNK] for i in range(0, len(files), CHUNK)]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the interpreter lock
+            list(pool.map(partial(decode_into, out), parts))
         out.flush()
-        (staging / BAD_FILES).write_text(json.dumps(bad), encoding="utf-8")
+        reasons = json.dumps(dict(sorted(bad.items())))
+        (staging / BAD_FILES).write_text(reasons, encoding="utf-8")
         staging.replace(cache)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -137,48 +149,22 @@ def _reserve(path: Path, nbytes: int) -> None:
             # any other error: the file system cannot reserve space
 
 
-def _failures(function: Callable[[int], object], n: int) -> Iterator[tuple[int, str]]:
-    """Call a function for 0 to n - 1 in threads; yields numbers and texts of its ValueErrors."""
-
-    def attempt(i: int) -> str | None:
-        try:
-            function(i)
-        except ValueError as error:
-            return str(error)
-        return None
-
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # Pillow releases the interpreter lock
-        for start in range(0, n, CHUNK):
-            numbers = range(start, min(start + CHUNK, n))
-            for i, reason in zip(numbers, pool.map(attempt, numbers), strict=True):
-                if reason is not None:
-                    yield i, reason
-
-
-def find_bad_files(files: ImageFiles, folder: Path) -> BadFiles:
-    """The files that cannot be decoded, with the reason; the result is kept under `folder`."""
-    result = folder / f"{files.key()}.bad.json"
-    with Lock(f"{result}.lock"):
-        if not result.is_file():
-            log.info("Reading %s images once to find unusable ones ...", f"{len(files):,}")
-            # At 8 pixels, JPEG decodes at an eighth of its size, which is several times as fast.
-            bad = dict(_failures(lambda i: decode(files.paths[i], 8, files.channels), len(files)))
-            write_text(result, json.dumps(bad))
-    return _read_bad_files(files, result)
-
-
-def _read_bad_files(files: ImageFiles, path: Path) -> BadFiles:
-    bad = json.loads(path.read_text(encoding="utf-8"))
-    return [(files.paths[int(i)], reason) for i, reason in bad.items()]
-
-
 def default_cache_folder() -> Path:
     """The folder of this project in the user's cache."""
     user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(user_cache) / "image-classification-template"
 
 
-def room_for_cache(cache: Path) -> int:
+def fits(files: ImageFiles, folder: Path, cache_gb: float | None) -> bool:
+    """Whether the decoded files fit into `cache_gb` (10^9 bytes; None: the room that there is)."""
+    room = _room(folder / files.key()) if cache_gb is None else cache_gb * 1e9
+    if files.nbytes > room > 0:
+        sizes = f"{files.nbytes / 1e9:.1f} GB decoded, and the cache may take {room / 1e9:.1f}"
+        log.info("%s images take %s GB: they are decoded in every epoch.", len(files), sizes)
+    return files.nbytes <= room
+
+
+def _room(cache: Path) -> int:
     """Bytes that a cache may take: half of the free memory, and of the disk without the cache."""
     images = cache / IMAGES
     taken = images.stat().st_size if images.is_file() else 0

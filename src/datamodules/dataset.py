@@ -1,11 +1,9 @@
 """Any map-style `torch.utils.data.Dataset` of (image, label) as a data module."""
 
-import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from PIL import Image
-from pydantic import NonNegativeFloat
 from torch.utils.data import Dataset
 
 from .base import ImageDataModule
@@ -18,26 +16,9 @@ GREY_MODES = ("1", "L", "I", "F", "I;16")  # of Pillow
 
 
 class MapStyleDataModule(ImageDataModule):
-    """Base of data modules whose splits are map-style data sets; a subclass writes `open`.
+    """Base of data modules whose splits are map-style data sets; a subclass writes `open`."""
 
-    Args:
-        root, common: see `ImageDataModule`.
-        resize: `stretch` images to the square, or `crop` the central square.
-        cache_gb: most that the images of a split may take in memory, in 10^9 bytes; None is half of
-            the free memory, 0 reads the data set in every epoch.
-    """
-
-    def __init__(
-        self,
-        root: str | os.PathLike = "data",
-        resize: Literal["stretch", "crop"] = "stretch",
-        cache_gb: NonNegativeFloat | None = None,
-        **common: Any,
-    ):
-        super().__init__(root=root, **common)
-        self.resize = resize
-        self.cache_gb = cache_gb
-        self._classes: list[str] | None = None
+    _classes: list[str] | None = None  # where they are known
 
     @property
     def classes(self) -> list[str]:  # type: ignore[override]  # other data sets have it as a fact
@@ -56,7 +37,6 @@ class MapStyleDataModule(ImageDataModule):
         if opened is None:
             return None
         if not isinstance(opened, tuple):
-            self._classes = self._classes or class_names(opened)
             opened = read_dataset(self, split, opened)
         if self._classes is None:
             self._classes = [str(i) for i in range(int(max(opened[1])) + 1)]
@@ -72,11 +52,9 @@ class DatasetDataModule(MapStyleDataModule):
     random transforms belong into `augment` and not into the data set (or set `cache_gb=0`).
 
     Args:
-        train: the training data set.
-        val: the validation data set; None takes validation images from `train`.
-        test: the test data set, or None.
+        val: None takes validation images from `train`.
         classes: names of the classes; None takes them from `train.classes`, else from the labels.
-        common: see `MapStyleDataModule` and `ImageDataModule`.
+        common: see `ImageDataModule`.
     """
 
     def __init__(

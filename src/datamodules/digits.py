@@ -26,11 +26,8 @@ class DigitsDataModule(ImageDataModule):
         from sklearn.model_selection import train_test_split
 
         digits = load_digits()
-        train_images, test_images, train_labels, test_labels = train_test_split(
-            digits.images, digits.target, test_size=360, random_state=0, stratify=digits.target
-        )
-        images, labels = train_images, train_labels
-        if split == "test":
-            images, labels = test_images, test_labels
-        pixels = torch.from_numpy(images * 255 / 16).round()  # grey levels run from 0 to 16
-        return pixels.to(torch.uint8)[:, None], torch.from_numpy(labels).long()
+        labels = digits.target
+        parts = train_test_split(range(1797), test_size=360, random_state=0, stratify=labels)
+        positions = parts[1] if split == "test" else parts[0]
+        pixels = torch.from_numpy(digits.images[positions] * 255 / 16)  # grey levels: 0 to 16
+        return pixels.round().to(torch.uint8)[:, None], torch.from_numpy(labels[positions]).long()

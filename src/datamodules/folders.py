@@ -15,7 +15,7 @@ def has_split_folders(folder: Path) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a folder is passed over by its name."""
+    """Whether a folder of this name is passed over."""
     return name.startswith(".") or name == "__MACOSX"
 
 
@@ -23,8 +23,8 @@ def image_files(folder: Path) -> list[Path]:
     """Image files below a folder, sorted; hidden files and folders are passed over."""
     found = []
     for path in folder.rglob("*"):
-        parts = path.relative_to(folder).parts
-        if is_image_name(path) and not any(part.startswith(".") for part in parts):
+        parents = path.relative_to(folder).parts[:-1]
+        if is_image_name(path) and not any(is_hidden(name) for name in parents):
             found.append(path)
     return sorted(found)
 

@@ -4,27 +4,25 @@ import hashlib
 import logging
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat
 
 from ..errors import UserError
 from .base import ImageDataModule
-from .cache import (
-    BadFiles,
-    ImageFiles,
-    Rows,
-    cached,
-    default_cache_folder,
-    find_bad_files,
-    room_for_cache,
-)
+from .cache import BadFiles, ImageFiles, Rows, cached, default_cache_folder, find_bad_files, fits
 from .folders import SPLIT_FOLDERS, class_folders, has_split_folders, image_files
 from .splits import hold_out
 
 log = logging.getLogger(__name__)
 LabelledFiles = tuple[list[Path], torch.Tensor]  # paths and int64 labels (N,)
+
+
+def select(labelled: LabelledFiles, positions: torch.Tensor) -> LabelledFiles:
+    """The files at int64 (M,) positions."""
+    paths, labels = labelled
+    return [paths[i] for i in positions.tolist()], labels[positions]
 
 
 class ImageFolderDataModule(ImageDataModule):
@@ -35,14 +33,10 @@ class ImageFolderDataModule(ImageDataModule):
     `<class>_image`. The classes are the sorted names of the folders. No file is moved.
 
     Args:
-        root: the folder.
-        resize: `stretch` to the square, or `crop` the central square.
         test_size: fraction (below 1) or number of images that are held out as the test split
             where there is no `test` folder; 0 for none.
         bad_files: `stop` at files that cannot be decoded, or `skip` them; they are named anyway.
         cache_dir: folder for decoded images; None is a folder of this project in the user's cache.
-        cache_gb: most that the cache of a split may take, in 10^9 bytes; None is half of the free
-            memory and disk, 0 decodes in every epoch.
         common: see `ImageDataModule`.
     """
 
@@ -54,17 +48,14 @@ class ImageFolderDataModule(ImageDataModule):
     def __init__(
         self,
         root: str | os.PathLike = "data",
-        resize: Literal["stretch", "crop"] = "stretch",
-        test_size: Annotated[float, Field(ge=0)] = 0,
+        test_size: NonNegativeFloat = 0,
         bad_files: Literal["stop", "skip"] = "stop",
         cache_dir: str | os.PathLike | None = None,
-        cache_gb: Annotated[float, Field(ge=0)] | None = None,
         **common: Any,
     ):
         super().__init__(root=root, **common)
-        self.resize, self.test_size, self.bad_files = resize, test_size, bad_files
+        self.test_size, self.bad_files = test_size, bad_files
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_folder()
-        self.cache_gb = cache_gb
         self.whole = False  # evaluate all images of a folder without splits, see engine/rebuild.py
         self._classes: list[str] | None = None
         self._paths: dict[str, list[Path]] = {}  # split -> files of its set, as loaded
@@ -122,10 +113,9 @@ class ImageFolderDataModule(ImageDataModule):
         folder = self.split_folder(split)
         held_out = self.test_size > 0 and self.split_folder("test") is None
         if held_out and split in ("train", "test"):
-            paths, labels = self._files_below(self._train_folder)
-            train, test = hold_out(labels, "data.test_size", self.test_size, self.split_seed)
-            positions = train if split == "train" else test
-            return [paths[i] for i in positions.tolist()], labels[positions]
+            every = self._files_below(self._train_folder)
+            train, test = hold_out(every[1], "data.test_size", self.test_size, self.split_seed)
+            return select(every, train if split == "train" else test)
         return None if folder is None else self._files_below(folder)
 
     def _files_below(self, folder: Path) -> LabelledFiles:
@@ -175,27 +165,18 @@ class ImageFolderDataModule(ImageDataModule):
         files = ImageFiles(paths, self.image_size, self.channels, self.resize)
         images: ImageFiles | torch.Tensor = files
         bad: BadFiles = []
-        if self._fits(files):
+        if fits(files, self.cache_dir, self.cache_gb):
             images, bad = cached(files, self.cache_dir)
         elif self.bad_files == "skip":
             bad = find_bad_files(files, self.cache_dir)
+        self._paths[split] = paths
         if not bad:
-            self._paths[split] = paths
             return images, labels
         self._report(bad, len(paths))
         unusable = {path for path, _ in bad}
         usable = torch.tensor([path not in unusable for path in paths]).nonzero()[:, 0]
-        self._paths[split] = [paths[i] for i in usable.tolist()]
-        return Rows(images, usable), labels[usable]
-
-    def _fits(self, files: ImageFiles) -> bool:
-        room = room_for_cache(self.cache_dir / files.key())
-        if self.cache_gb is not None:
-            room = int(self.cache_gb * 1e9)
-        if files.nbytes > room > 0:
-            sizes = f"{files.nbytes / 1e9:.1f} GB decoded, and the cache may take {room / 1e9:.1f}"
-            log.info("%s images take %s GB: they are decoded in every epoch.", len(files), sizes)
-        return files.nbytes <= room
+        self._paths[split], labels = select(labelled, usable)
+        return Rows(images, usable), labels
 
     def _report(self, bad: BadFiles, total: int) -> None:
         """Name the files that cannot be decoded, and stop there unless they are to be skipped."""

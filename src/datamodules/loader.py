@@ -7,10 +7,10 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader, Dataset, SequentialSampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from ..errors import UserError
 from .transforms import PerImage
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .base import ImageDataModule
 
 SEED_MASK = 0x7FFFFFFFFFFFFFFF  # torch takes seeds of 63 bits
-T = TypeVar("T")
 
 
 class ImageSource(Protocol):
@@ -52,18 +51,16 @@ class LabelledImages(Dataset):
         return images, self.labels.index_select(0, index)
 
 
-def pass_on(function: Callable[..., T], *args: Any) -> T | UserError:
-    """Call a function; in a worker its `UserError` is returned, see `raised`."""
+def pass_on(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function and return its `UserError`: a worker would raise it as a RuntimeError."""
     try:
         return function(*args)
     except UserError as error:
-        if get_worker_info() is None:
-            raise
-        return error  # torch would turn it into another type of error
+        return error
 
 
 def raised(batches: Iterable[Any]) -> Iterator[Any]:
-    """The batches of a DataLoader; a `UserError` among them is raised."""
+    """The batches of a DataLoader; an error that `pass_on` has returned is raised."""
     for batch in batches:
         if isinstance(batch, UserError):
             raise batch
@@ -75,10 +72,9 @@ class BatchOrder(SequentialSampler):
     """Yields (epoch, indices) for each batch.
 
     The order depends on the seed and the epoch alone, so a resumed run repeats it. Several
-    processes divide each global batch of `batch_size * world_size` images. In training the order
-    is filled up from its start so that every process takes the same number of steps; in evaluation
-    every image is visited exactly once. (It is a SequentialSampler so that Lightning's
-    `overfit_batches` leaves it in place: with `shuffle=False` the order is sequential already.)
+    processes divide each global batch of `batch_size * world_size` images. If it is `even`, the
+    order is filled up from its start; else every image is visited exactly once. (It is a
+    SequentialSampler so that Lightning's `overfit_batches` leaves it in place.)
     """
 
     indices: torch.Tensor  # positions in the data set that belong to this split
@@ -86,7 +82,7 @@ class BatchOrder(SequentialSampler):
     shuffle: bool = False
     weights: torch.Tensor | None = None  # of `indices` in draws with replacement; None: no draws
     drop_last: bool = False
-    even: bool = False  # give every process the same number of images
+    even: bool = False  # give every process the same number of images, for equally many steps
     seed: int = 0
     rank: int = 0
     world_size: int = 1
@@ -174,24 +170,7 @@ def build_loader(
     Raises:
         UserError: too few images for a batch in every process.
     """
-    trainer = data.trainer
-    overfit = trainer is not None and trainer.overfit_batches > 0  # the same batches each epoch
-    weights = None
-    if training and data.balance == "sampler" and not overfit:
-        own_labels = labels.cpu()[indices]
-        weights = inverse_frequency(own_labels, len(data.classes))[own_labels]
-    order = BatchOrder(
-        indices,
-        data.batch_size if training else data.eval_batch_size,
-        shuffle=training and not overfit,
-        weights=weights,
-        drop_last=training and data.drop_last,
-        even=training,
-        seed=int(os.environ.get("PL_GLOBAL_SEED", 0)),  # set by lightning.seed_everything
-        rank=0 if trainer is None else trainer.global_rank,
-        world_size=1 if trainer is None else trainer.world_size,
-        device=labels.device,
-    )
+    order = _build_order(data, labels, indices, training)
     if len(indices) < order.world_size or len(order) == 0:
         raise UserError(
             f"{len(indices)} images for {order.world_size} processes are too few "
@@ -199,13 +178,37 @@ def build_loader(
             "Use fewer trainer.devices, data.drop_last=false or a larger data.val_size.",
         )
     per_image = data.augment if training and isinstance(data.augment, PerImage) else None
-    in_memory = isinstance(images, torch.Tensor) and per_image is None
     dataset = LabelledImages(images, labels, per_image, order.seed)
     if labels.device.type != "cpu":
         return BatchLoader(dataset, order)
-    on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
-    pin = on_gpu if data.pin_memory is None else data.pin_memory
+    pin = data.pin_memory
+    if pin is None:
+        pin = data.trainer is not None and data.trainer.strategy.root_device.type == "cuda"
+    in_memory = isinstance(images, torch.Tensor) and per_image is None
     return BatchLoader(dataset, order, worker_count(data.num_workers, in_memory), pin)
+
+
+def _build_order(
+    data: "ImageDataModule", labels: torch.Tensor, indices: torch.Tensor, training: bool
+) -> BatchOrder:
+    """The order of `build_loader`."""
+    order = BatchOrder(
+        indices,
+        data.batch_size if training else data.eval_batch_size,
+        shuffle=training,
+        drop_last=training and data.drop_last,
+        even=training,
+        seed=int(os.environ.get("PL_GLOBAL_SEED", 0)),  # set by lightning.seed_everything
+        device=labels.device,
+    )
+    trainer = data.trainer
+    if trainer is not None:
+        order.rank, order.world_size = trainer.global_rank, trainer.world_size
+        order.shuffle = training and trainer.overfit_batches == 0  # else the same in each epoch
+    if order.shuffle and data.balance == "sampler":
+        own_labels = labels.cpu()[indices]
+        order.weights = inverse_frequency(own_labels, len(data.classes))[own_labels]
+    return order
 
 
 def worker_count(num_workers: int | None, quick: bool) -> int:

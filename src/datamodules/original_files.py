@@ -65,11 +65,7 @@ def read_cifar(
 
 
 def read_cifar_batch(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """One batch file -> uint8 (N, 3, 32, 32) and int64 (N,).
-
-    Raises:
-        UserError: the file is missing, damaged, or holds something other than arrays and lists.
-    """
+    """One batch file -> uint8 (N, 3, 32, 32) and int64 (N,)."""
     content = _unpickle(path)
     try:
         images = np.asarray(content[b"data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
@@ -121,21 +117,21 @@ class _ArrayUnpickler(pickle.Unpickler):
 # MNIST (LeCun, 1998), Fashion-MNIST (Xiao et al., 2017), KMNIST (Clanuwat et al., 2018)
 
 
-def find_mnist(source: type[datasets.MNIST], root: Path) -> dict[str, Path]:
-    """The four files of an MNIST set by their published names, packed or not.
+def find_mnist(source: type[datasets.MNIST], root: Path) -> list[tuple[Path, str]]:
+    """The four files of an MNIST set, packed or not, with the MD5 of the published ones.
 
     They are looked for in `root/<set>/raw` (torchvision's layout), in `root` and where the system
     has them, and downloaded if need be.
     """
     raw = root / source.__name__ / "raw"
     folders = [raw, root, *SYSTEM_FOLDERS.get(source.__name__, [])]
-    found = {}
+    found = []
     for name, md5 in source.resources:
         places = [folder / file for folder in folders for file in (name, name.removesuffix(".gz"))]
         existing = [place for place in places if place.is_file()]
         if not existing:
             download(raw / name, [mirror + name for mirror in source.mirrors], md5)
-        found[name] = existing[0] if existing else raw / name
+        found.append((existing[0] if existing else raw / name, md5))
     return found
 
 
@@ -143,22 +139,17 @@ def read_mnist(
     source: type[datasets.MNIST], root: Path, train: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Images uint8 (N, 1, H, W) and labels int64 (N,)."""
-    paths = find_mnist(source, root)
-    resources = source.resources[:2] if train else source.resources[2:]
-    (images, images_md5), (labels, labels_md5) = resources
-    files = {paths[images]: images_md5, paths[labels]: labels_md5}
+    found = find_mnist(source, root)
+    files = dict(found[:2] if train else found[2:])
     # No checksums are published of unpacked files, nor of those that a system has packed itself.
     own = [path for path in files if path.suffix == ".gz" and path.is_relative_to(root)]
     _warn_of_changes({path: files[path] for path in own})
-    return read_idx(paths[images], 3)[:, None], read_idx(paths[labels], 1).long()
+    images, labels = files
+    return read_idx(images, 3)[:, None], read_idx(labels, 1).long()
 
 
 def read_idx(path: Path, dimensions: int) -> torch.Tensor:
-    """A file in LeCun's IDX format, packed or not -> uint8 tensor with that many dimensions.
-
-    Raises:
-        UserError: the file is truncated, damaged, or something else.
-    """
+    """A file in LeCun's IDX format, packed or not -> uint8 tensor with that many dimensions."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             header = file.read(4 + 4 * dimensions)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from ..errors import UserError
 from .cache import free_memory
-from .check import as_tensor, check_images, check_labels
+from .check import as_array, check_images, check_labels
 from .decode import to_array
 from .loader import ImageSource, pass_on, raised, worker_count
 from .transforms import PerImage, convert_channels, resize
@@ -46,26 +46,11 @@ def read_split(data: "ImageDataModule", split: str) -> tuple[ImageSource, torch.
             f'{type(data).__name__}.load("train") returns nothing.',
             f"Are the files in data.root={data.root}? If so, let load return images and labels.",
         )
-    if split == "val" and data.num_folds is not None:
-        raise UserError(
-            f"data.num_folds={data.num_folds}, but this data set has its own validation split.",
-            "Leave data.num_folds out, or remove the validation split.",
-        )
     if not _is_pair(loaded):
         loaded = read_dataset(data, split, loaded)
-    images, labels = loaded
-    labels = check_labels(labels, f"{split} labels", data.classes)
-    if len(labels) == 0:
-        raise UserError(f"The {split} split of {data.root} has no images.", "Check data.root.")
-    if data.new_labels is not None:
-        labels = data.new_labels[labels]
+    images, labels = loaded[0], _class_numbers(data, split, loaded[1])
     is_source = hasattr(images, "index_select") and not isinstance(images, torch.Tensor)
-    if data.device_resident and (is_source or isinstance(data.augment, PerImage)):
-        raise UserError(
-            "data.device_resident=true needs images that fit into memory, and an augmentation of "
-            "whole batches.",
-            "Set data.device_resident=false.",
-        )
+    _check_settings(data, split, is_source)
     if is_source:
         return images, labels
     images = check_images(images, f"{split} images", data.channels)
@@ -84,16 +69,38 @@ def _is_pair(loaded: Any) -> bool:
     return not isinstance(loaded[0], tuple)
 
 
+def _class_numbers(data: "ImageDataModule", split: str, given: Any) -> torch.Tensor:
+    """int64 (N,) labels, which may be renumbered by `remap_labels`."""
+    labels = check_labels(given, f"{split} labels")
+    if len(labels) == 0:
+        raise UserError(f"The {split} split of {data.root} has no images.", "Check data.root.")
+    low, high, count = labels.min(), labels.max(), len(data.classes)
+    if low < 0 or high >= count:
+        raise UserError(
+            f"The {split} labels run from {low} to {high}, but there are {count} classes.",
+            f"Labels count from 0: with these classes they run from 0 to {count - 1}.",
+        )
+    return labels if data.new_labels is None else data.new_labels[labels]
+
+
+def _check_settings(data: "ImageDataModule", split: str, is_source: bool) -> None:
+    if split == "val" and data.num_folds is not None:
+        raise UserError(
+            f"data.num_folds={data.num_folds}, but this data set has its own validation split.",
+            "Leave data.num_folds out, or remove the validation split.",
+        )
+    if data.device_resident and (is_source or isinstance(data.augment, PerImage)):
+        raise UserError(
+            "data.device_resident=true needs images that fit into memory, and an augmentation of "
+            "whole batches.",
+            "Set data.device_resident=false.",
+        )
+
+
 def read_dataset(
     data: "ImageDataModule", split: str, dataset: Any
 ) -> tuple[ImageSource, torch.Tensor]:
-    """Images and labels of a map-style `Dataset` of (PIL image | array | tensor, label).
-
-    Args:
-        data: its settings count. `cache_gb` is the most that images may take in memory, in 10^9
-            bytes; None is half of the free memory, 0 reads the data set in every epoch.
-        split: what the data set is, for errors and logs.
-        dataset: the data set.
+    """Images and labels of a map-style `Dataset`, read once if they fit into `data.cache_gb`.
 
     Returns:
         uint8 (N, channels, size, size) or a source of such batches, and int64 labels (N,).
@@ -122,11 +129,8 @@ class DatasetImages(Dataset):
                 "cannot be indexed by position.",
                 "Give a map-style torch.utils.data.Dataset, or its class as data.train._target_.",
             )
-        self.dataset = dataset
-        self.split = split
-        self.size = size
-        self.channels = channels
-        self.mode = mode
+        self.dataset, self.split = dataset, split
+        self.size, self.channels, self.mode = size, channels, mode
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -144,7 +148,7 @@ class DatasetImages(Dataset):
         if isinstance(image, Image.Image):
             return image, label
         where = f"image and label of item {i} of the {self.split} data set"
-        return check_images(as_tensor(image, where)[None], where, self.channels), label
+        return check_images(as_array(image, where)[None], where, self.channels), label
 
     def read(self, i: int) -> tuple[torch.Tensor, int]:
         """uint8 (channels, size, size) and the label of one item."""
@@ -154,11 +158,9 @@ class DatasetImages(Dataset):
         if isinstance(image, Image.Image):
             array = to_array(image, self.size, self.channels, self.mode)
             return torch.from_numpy(array), number
-        pixels = resize(convert_channels(image, self.channels), self.size, self.mode)
-        return pixels[0].contiguous(), number
+        return resize(convert_channels(image, self.channels), self.size, self.mode)[0], number
 
     def __getitem__(self, chunk: list[int]) -> Any:
-        """Images and labels of several items, for a DataLoader."""
         return pass_on(self._read_chunk, chunk)
 
     def _read_chunk(self, chunk: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -190,13 +192,11 @@ def stored_labels(dataset: Any) -> torch.Tensor | None:
     if getattr(dataset, "target_transform", None) is not None:
         return None
     for name in ("targets", "labels", "_labels"):  # as torchvision's data sets call them
-        stored = getattr(dataset, name, None)
-        if not isinstance(stored, list | tuple | np.ndarray | torch.Tensor):
+        try:
+            labels = check_labels(getattr(dataset, name, None), "labels")
+        except (UserError, ValueError):  # they are something else, such as boxes of objects
             continue
-        if len(stored) != len(dataset) or np.asarray(stored[0]).dtype.kind not in "iu":
-            continue
-        labels = check_labels(stored, "labels")
         places = range(0, len(dataset), max(len(dataset) // 4, 1))
-        if all(int(dataset[i][1]) == labels[i] for i in places):
+        if len(labels) == len(dataset) and all(int(dataset[i][1]) == labels[i] for i in places):
             return labels
     return None

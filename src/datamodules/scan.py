@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from PIL import Image
 from .base import ImageDataModule
 from .decode import FORMATS, decode, is_image_name
 from .folders import is_hidden
-from .image_folder import ImageFolderDataModule, LabelledFiles
+from .image_folder import ImageFolderDataModule, LabelledFiles, select
 
 SHOWN = 20  # examples of each kind of problem
 CHUNK = 256  # images that are read at a time
@@ -42,6 +42,10 @@ class Scan:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def count(self, split: str, classes: Iterable[str], names: Iterable[str]) -> None:
+        """Count the images of a split by `names`, the class of each."""
+        self.counts[split] = Counter(dict.fromkeys(classes, 0) | Counter(names))
+
     def report(self) -> str:
         """A table of the counts, then the problems, then the notes."""
         table = pd.DataFrame(self.counts).fillna(0).astype(int)
@@ -55,11 +59,7 @@ class Scan:
 
 
 def scan(data: ImageDataModule) -> Scan:
-    """Read every image of a data set once.
-
-    Raises:
-        UserError: the data are missing, or a class has no images at all.
-    """
+    """Read every image of a data set once."""
     data.prepare_data()
     return _scan_files(data) if isinstance(data, ImageFolderDataModule) else _scan_images(data)
 
@@ -70,12 +70,10 @@ def _scan_images(data: ImageDataModule) -> Scan:
     result = Scan()
     places: Places = defaultdict(list)
     for split in data.sizes():
-        labels = data.labels(split)
-        names = [data.classes[label] for label in labels.tolist()]
-        result.counts[split] = _count_classes(data.classes, names)
-        for positions in torch.arange(len(labels)).split(CHUNK):
-            images = data.images(split, positions)
-            for i, image in zip(positions.tolist(), images, strict=True):
+        names = [data.classes[label] for label in data.labels(split).tolist()]
+        result.count(split, data.classes, names)
+        for positions in torch.arange(len(names)).split(CHUNK):
+            for i, image in zip(positions.tolist(), data.images(split, positions), strict=True):
                 digest = hashlib.blake2b(image.contiguous().numpy(), digest_size=16).digest()
                 places[digest].append(Place(split, names[i], f"{split} {i}"))
     _add_duplicates(result, places.values())
@@ -85,22 +83,22 @@ def _scan_images(data: ImageDataModule) -> Scan:
 def _scan_files(data: ImageFolderDataModule) -> Scan:
     """Counts, duplicates, and files that are unusable, misnamed or passed over."""
     result = Scan()
-    every_file = {path for paths, _ in _split_files(data, set()).values() for path in paths}
-    files = sorted(every_file)
+    splits = _split_files(data, without={})
+    files = sorted({path for paths, _ in splits.values() for path in paths})
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         looks = dict(zip(files, pool.map(_look_at, files), strict=True))
-    unusable = {path for path, look in looks.items() if look.error is not None}
+    unusable = {path: look.error for path, look in looks.items() if look.error}
     places: Places = defaultdict(list)
     # As in training with bad_files=skip, validation images are drawn from the usable ones.
     for split, (paths, labels) in _split_files(data, unusable).items():
         names = [data.classes[label] for label in labels.tolist()]
-        result.counts[split] = _count_classes(data.classes, names)
+        result.count(split, data.classes, names)
         for path, name in zip(paths, names, strict=True):
             places[looks[path].digest].append(Place(split, name, str(path)))
-    bad = [f"{path} ({looks[path].error})" for path in files if path in unusable]
+    bad = [f"{path} ({error})" for path, error in unusable.items()]
     _add(result.problems, "files that are not usable images", bad)
     _add_duplicates(result, places.values())
-    misnamed = [f"{path} (it is {look.format})" for path, look in looks.items() if look.misnamed]
+    misnamed = [f"{path} (it is {look.misnamed})" for path, look in looks.items() if look.misnamed]
     _add(result.notes, "files whose format is not that of their name", misnamed)
     hidden, others = _passed_over(data)
     _add(result.notes, "hidden folders that are passed over", hidden)
@@ -108,28 +106,26 @@ def _scan_files(data: ImageFolderDataModule) -> Scan:
     return result
 
 
-def _split_files(data: ImageFolderDataModule, without: set[Path]) -> dict[str, LabelledFiles]:
+def _split_files(data: ImageFolderDataModule, without: Container[Path]) -> dict[str, LabelledFiles]:
     """The files of each split as training uses them, without some that are unusable."""
     splits = {}
     for split in SPLITS:
         labelled = data.files(split)
         if labelled is not None:
-            paths, labels = labelled
-            keep = [i for i, path in enumerate(paths) if path not in without]
-            splits[split] = ([paths[i] for i in keep], labels[keep])
-    if "val" not in splits:
-        paths, labels = splits["train"]
-        for split, part in zip(("train", "val"), data.split_train(labels), strict=True):
-            splits[split] = ([paths[i] for i in part.tolist()], labels[part])
-    return {split: splits[split] for split in SPLITS if split in splits}
+            keep = [i for i, path in enumerate(labelled[0]) if path not in without]
+            splits[split] = select(labelled, torch.tensor(keep, dtype=torch.long))
+        elif split == "val":
+            every = splits["train"]
+            train, val = data.split_train(every[1])
+            splits |= {"train": select(every, train), "val": select(every, val)}
+    return splits
 
 
 class Look(NamedTuple):
     """What a file turned out to be."""
 
-    error: str | None  # why it cannot be used
-    format: str | None = None
-    misnamed: bool = False
+    error: str = ""  # why it cannot be used
+    misnamed: str = ""  # its format, if its name has the ending of another
     digest: bytes = b""
 
 
@@ -138,19 +134,17 @@ def _look_at(path: Path) -> Look:
         decode(path, 32)
         with Image.open(path, formats=FORMATS) as image:
             found = "JPEG" if image.format == "MPO" else image.format  # MPO: JPEG of some cameras
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").digest()
+        digest = hashlib.sha256(path.read_bytes()).digest()
     except (ValueError, OSError) as error:
         return Look(str(error))
     expected = Image.registered_extensions().get(path.suffix.lower())
-    return Look(None, found, found != expected, digest)
+    return Look(misnamed="" if found == expected else str(found), digest=digest)
 
 
 def _passed_over(data: ImageFolderDataModule) -> tuple[list[str], list[str]]:
     """Hidden folders, and files without the name of an image, below the folders of the splits."""
     hidden, others = [], []
-    folders = [folder for split in SPLITS if (folder := data.split_folder(split)) is not None]
-    for folder in dict.fromkeys(folders):
+    for folder in filter(None, map(data.split_folder, SPLITS)):
         for path in sorted(folder.rglob("*")):
             *parents, name = path.relative_to(folder).parts
             if any(is_hidden(parent) for parent in parents):
@@ -161,12 +155,6 @@ def _passed_over(data: ImageFolderDataModule) -> tuple[list[str], list[str]]:
             elif not is_image_name(path):
                 others.append(str(path))
     return hidden, others
-
-
-def _count_classes(classes: Sequence[str], names: Iterable[str]) -> Counter:
-    counts = Counter(dict.fromkeys(classes, 0))
-    counts.update(names)
-    return counts
 
 
 def _add_duplicates(result: Scan, groups: Iterable[list[Place]]) -> None:

@@ -19,7 +19,6 @@ def hold_out(
         labels: int64 (N,).
         name: the setting that `size` comes from, for errors.
         size: fraction (a float below 1) or number (an int) of images that are held out.
-        seed: fixes which ones.
 
     Raises:
         UserError: a size that leaves a class without an image in one of the parts.

@@ -66,9 +66,8 @@ class TorchvisionDataModule(MapStyleDataModule):
 
     Args:
         name: the class in `torchvision.datasets`, such as `CIFAR100` or `Flowers102`.
-        root: folder that holds the files, or where they are downloaded to.
         options: other arguments of that class, such as `{"split": "letters"}` for `EMNIST`.
-        common: see `MapStyleDataModule` and `ImageDataModule`.
+        common: see `ImageDataModule`.
     """
 
     def __init__(
@@ -118,9 +117,9 @@ class TorchvisionDataModule(MapStyleDataModule):
         dataset = self._construct(split)
         self._classes = self._classes or class_names(dataset)
         images = getattr(dataset, "data", None)
-        labels = getattr(dataset, "targets", getattr(dataset, "labels", None))
-        if isinstance(images, np.ndarray | torch.Tensor) and labels is not None:
-            return images, labels
+        labels: Any = getattr(dataset, "targets", getattr(dataset, "labels", None))
+        if isinstance(images, np.ndarray | torch.Tensor) and np.ndim(labels) == 1:
+            return images, labels  # QMNIST has 8 numbers per image; it is read item by item
         return dataset
 
     def _arguments(self, split: str) -> dict[str, Any] | None:
@@ -136,10 +135,10 @@ class TorchvisionDataModule(MapStyleDataModule):
     def _construct(self, split: str) -> Any:
         """The data set of torchvision, downloaded if it is not in `root`."""
         arguments = self.options | (self._arguments(split) or {})
-        # Where the files are there, nothing is downloaded.
-        tries = [{"download": False}, {"download": True}]
-        reason: Exception | None = None
-        for download in tries if _accepts(self.source, "download") else [{}]:
+        tries: list[dict[str, bool]] = [{}]
+        if _accepts(self.source, "download"):  # where the files are there, nothing is downloaded
+            tries = [{"download": False}, {"download": True}]
+        for download in tries:
             try:
                 with Lock(self.root / f".{self.name}.lock"):
                     return self.source(self.root, **arguments, **download)
@@ -174,8 +173,6 @@ class FashionMNISTDataModule(TorchvisionDataModule):
     Debian's package puts them; else they are downloaded.
     """
 
-    classes = datasets.FashionMNIST.classes
-
     def __init__(self, root: str | os.PathLike = "data", **common: Any):
         super().__init__("FashionMNIST", root=root, **common)
 
@@ -195,7 +192,4 @@ def _find_class(name: str) -> Any:
 
 def _accepts(source: type, argument: str) -> bool:
     """Whether a data set class, or the one that it inherits from, takes an argument."""
-    constructors = [
-        vars(parent)["__init__"] for parent in source.__mro__ if "__init__" in vars(parent)
-    ]
-    return any(argument in inspect.signature(function).parameters for function in constructors)
+    return any(argument in inspect.signature(parent).parameters for parent in source.__mro__)

@@ -1,18 +1,17 @@
 """Augmentation with a random draw for each image, mixing of batches, and changes of format.
 
-`CropFlip` works on whole batches, on the device, in one gather. `PerImage` runs any torchvision v2
-transform in the loader: such a transform draws once per call, so it has to see images one by one,
-which is slow.
+`CropFlip` works on whole batches, on the device. `PerImage` runs any torchvision v2 transform in
+the loader: it draws once per call, so it has to see images one by one, which is slow.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Annotated, Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from pydantic import Field, NonNegativeInt
 from torch.nn import functional as F
 
@@ -23,7 +22,7 @@ CHUNK = 4096  # images that are resized at a time, to bound the memory for float
 
 
 class CropFlip:
-    """Random crop from a zero-padded image, random horizontal flip, and cutout, in one gather.
+    """Random crop from a zero-padded image, random horizontal flip, and cutout.
 
     Args:
         padding: pixels added on every side, or `[left, top, right, bottom]`.
@@ -38,12 +37,9 @@ class CropFlip:
         flip: Annotated[float, Field(ge=0, le=1)] = 0.5,
         cutout: Pixels = 0,
     ):
-        left, top, right, bottom = (padding,) * 4 if isinstance(padding, int) else padding
-        self.padding = left, top, right, bottom
+        self.padding = [padding] * 4 if isinstance(padding, int) else list(padding)
         self.flip = flip
         self.cutout = cutout
-        if cutout and not any(self.padding):
-            raise UserError("cutout needs padding to take its black from.", "Set padding to 1.")
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) of any type -> the same shape and type."""
@@ -60,27 +56,21 @@ class CropFlip:
             column = torch.where(flipped, column.flip(1), column)
         # (N, H, W) positions in the flattened padded image
         index = row[:, :, None] * padded.shape[3] + column[:, None, :]
-        if self.cutout:
-            squares = self._squares(n, height, width, device)
-            index = index.masked_fill(squares, self._black_position(padded.shape))
         index = index.view(n, 1, -1).expand(n, channels, -1)
-        pixels = padded.view(n, channels, -1).gather(2, index)
-        return pixels.view(n, channels, height, width)
+        cropped = padded.view(n, channels, -1).gather(2, index).view(images.shape)
+        if self.cutout:
+            cropped = cropped.masked_fill(self._squares(n, height, width, device), 0)
+        return cropped
 
     def _squares(self, n: int, height: int, width: int, device: torch.device) -> torch.Tensor:
-        """(N, H, W), true inside one square per image, which may cross the edge as in the paper."""
+        """(N, 1, H, W), true in one square per image, which may cross the edge as in the paper."""
         top = torch.randint(0, height, (n, 1), device=device) - self.cutout // 2
         left = torch.randint(0, width, (n, 1), device=device) - self.cutout // 2
         rows = torch.arange(height, device=device) - top
         columns = torch.arange(width, device=device) - left
         in_rows = (rows >= 0) & (rows < self.cutout)
         in_columns = (columns >= 0) & (columns < self.cutout)
-        return in_rows[:, :, None] & in_columns[:, None, :]
-
-    def _black_position(self, padded_shape: torch.Size) -> int:
-        """Position of a padded pixel: the first with padding on the left or top, else the last."""
-        left, top, _, _ = self.padding
-        return 0 if left or top else padded_shape[2] * padded_shape[3] - 1
+        return in_rows[:, None, :, None] & in_columns[:, None, None, :]
 
 
 class PerImage:
@@ -96,7 +86,7 @@ class PerImage:
     def __call__(self, images: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
         """uint8 (N, C, H, W) and N seeds -> uint8 (N, C, H, W). Global random states are kept."""
         out = []
-        with _kept_random_states():
+        with isolate_rng(include_cuda=False):
             for image, seed in zip(images, seeds, strict=True):
                 torch.default_generator.manual_seed(seed)  # of the CPU alone, and much faster
                 np.random.seed(seed & 0xFFFFFFFF)  # numpy takes 32 bits
@@ -111,19 +101,6 @@ def per_image(transform: Any) -> Any:
     if any(module.startswith("torchvision.transforms") for module in modules):
         return PerImage(transform)
     return transform
-
-
-@contextmanager
-def _kept_random_states() -> Iterator[None]:
-    """Restore the random states of torch (CPU), numpy and Python afterwards."""
-    numpy_state = np.random.get_state()
-    python_state = random.getstate()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
 
 
 @cache
@@ -168,13 +145,10 @@ def resize(images: torch.Tensor, size: int, mode: str = "stretch") -> torch.Tens
         images = images[..., top : top + side, left : left + side]
     if images.shape[-2:] == (size, size):
         return images
-    resized = [
-        F.interpolate(chunk.float(), (size, size), mode="bilinear", antialias=True)
-        .round()
-        .clamp(0, 255)
-        .to(torch.uint8)
-        for chunk in images.split(CHUNK)
-    ]
+    resized = []
+    for chunk in images.split(CHUNK):
+        pixels = F.interpolate(chunk.float(), (size, size), mode="bilinear", antialias=True)
+        resized.append(pixels.round().to(torch.uint8))
     return torch.cat(resized)
 
 

@@ -96,6 +96,25 @@ def test_official_splits_are_used_and_classes_counted(tmp_path, monkeypatch):
     assert data.sizes() == {"train": 12, "val": 12, "test": 12}
 
 
+def test_labels_that_are_several_numbers_are_read_item_by_item(tmp_path, monkeypatch):
+    class Several(Fake):  # as QMNIST
+        def __init__(self, root, **arguments):
+            super().__init__(root, **arguments)
+            self.targets = np.stack([self.labels] * 8, 1)
+
+        def __getitem__(self, i):
+            return self.data[i], int(self.targets[i, 0])
+
+        def __len__(self):
+            return 12
+
+    monkeypatch.setattr(datasets, "DTD", Several)
+    for cache_gb in (None, 0):
+        data = TorchvisionDataModule("DTD", tmp_path, image_size=8, val_size=3, cache_gb=cache_gb)
+        data.setup("fit")
+        assert data._sets["train"][1].tolist() == [0, 1, 2] * 4
+
+
 def test_unknown_names_get_the_nearest():
     with pytest.raises(UserError) as caught:
         TorchvisionDataModule("Flower102")
