@@ -305,3 +305,16 @@ def test_another_checkpoint_callback_beside_the_best(tmp_path):
 @pytest.mark.parametrize("results", [{}, {"val": None}, {"val": {"loss": math.nan}}])
 def test_a_run_without_a_finite_loss_is_the_worst(results):
     assert objective(results) == math.inf
+
+
+def test_several_checkpoints_by_the_recipe_of_the_error(tmp_path):
+    with pytest.raises(UserError, match="keeps one file") as caught:
+        run_training(tmp_path / "refused", *SMALL, "+callbacks.best.save_top_k=3")
+    recipe = caught.value.remedy.partition("'")[2].rpartition("'")[0]
+    results = run_training(tmp_path / "run", *SMALL, recipe, "trainer.max_epochs=4")
+    files = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert len(files) == 5 and {"best.ckpt", "last.ckpt"} < files
+    losses = [float(row["val/loss"]) for row in read_rows(tmp_path / "run" / "metrics.csv")]
+    assert results["val"]["loss"] == pytest.approx(min(losses), rel=1e-6)
+    assert read_checkpoint(tmp_path / "run", "best")["epoch"] == losses.index(min(losses))
+    assert results["checkpoint"] == "checkpoints/best.ckpt"

@@ -213,6 +213,7 @@ def test_hostile_descriptions_build_nothing(changes, tmp_path, monkeypatch):
     assert error.value.remedy and [p.name for p in tmp_path.iterdir()] == ["a.ckpt"]
 
 
+@pytest.mark.slow
 def test_the_package_and_the_file_are_enough(checkpoint, tmp_path):
     """Another directory, a copy of `src` alone on the path, the checkpoint moved."""
     site, moved = tmp_path / "site", tmp_path / "moved"

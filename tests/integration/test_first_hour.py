@@ -193,7 +193,7 @@ SLOW = [("simple_v3", 30), ("resnet9", 30), ("quick", 60), ("resnet18", 30)]
 
 @pytest.mark.parametrize(
     ("model", "epochs"),
-    [("lenet", 40), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)],
+    [("lenet", 25), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)],
 )
 def test_a_shipped_network_learns_one_batch_by_heart(model, epochs, tmp_path):
     typed = ["debug=overfit", f"model={model}", f"trainer.max_epochs={epochs}", "logger=none"]

@@ -84,6 +84,7 @@ def _train_and_interrupt(folder, hook):
 
     from src.callbacks import Progress
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have ignored it
     setattr(Progress, hook, lambda self, *args: os.kill(os.getpid(), signal.SIGINT))
     _train(folder, tuple(OPTIONS), None)
 

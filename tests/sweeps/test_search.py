@@ -94,6 +94,7 @@ def test_the_same_command_continues_to_the_number_of_trials(start, tmp_path, cap
         start("data.batch_size=8")
 
 
+@pytest.mark.slow
 def test_hopeless_trials_are_pruned_and_a_loss_that_is_not_finite_is_a_failure(
     start, tmp_path, monkeypatch
 ):
