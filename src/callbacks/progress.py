@@ -36,7 +36,7 @@ class Progress(ProgressBar, EpochCallback):
         self.enabled = True
         self._start = self._last_refresh = 0.0
         self._batches = 0  # since the start of the training in this process
-        self._images = 0  # since the last refresh
+        self._shown_batches = 0  # at the last refresh
         self._ended_epoch: int | None = None  # an epoch whose line is not printed yet
         self._validation: dict[str, float] = {}  # best one of the current epoch
 
@@ -59,27 +59,29 @@ class Progress(ProgressBar, EpochCallback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start = self._last_refresh = time.monotonic()
-        self._batches = self._images = 0
+        self._batches = self._shown_batches = 0
         self.on_train_batch_end = self._count_batch if self.enabled else None
 
     def _count_batch(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         self._batches += 1
-        self._images += extract_batch_size(batch)
         now = time.monotonic()
         if now >= self._last_refresh + (
             self.refresh_seconds if self._is_live else self.line_seconds
         ):
-            line = self._live_line(trainer, pl_module, index + 1, now)
+            images = (self._batches - self._shown_batches) * extract_batch_size(batch)
+            line = self._live_line(trainer, pl_module, index + 1, images, now)
             if self._is_live:
                 self._draw(line)
             else:
                 self._print_line(line)
-            self._last_refresh, self._images = now, 0
+            self._last_refresh, self._shown_batches = now, self._batches
 
-    def _live_line(self, trainer: L.Trainer, pl_module: Any, done: int, now: float) -> str:
-        speed = self._images * trainer.world_size / max(now - self._last_refresh, 1e-9)
+    def _live_line(
+        self, trainer: L.Trainer, pl_module: Any, done: int, images: int, now: float
+    ) -> str:
+        speed = images * trainer.world_size / max(now - self._last_refresh, 1e-9)
         total = trainer.num_training_batches
         parts = [_epoch_name(trainer, trainer.current_epoch), f"{done}/{total}"]
         if hasattr(pl_module, "running"):
@@ -119,7 +121,7 @@ class Progress(ProgressBar, EpochCallback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._draw("")
-        self._last_refresh, self._images = time.monotonic(), 0
+        self._last_refresh, self._shown_batches = time.monotonic(), self._batches
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         metrics = {k: v for k, v in epoch_metrics(trainer).items() if k.startswith("val/")}
