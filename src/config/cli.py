@@ -4,6 +4,7 @@ Nothing heavy is imported here, so that `--help` and typing errors answer at onc
 """
 
 import atexit
+import bdb
 import logging
 import os
 import shlex
@@ -88,6 +89,8 @@ def two_line_errors() -> Iterator[None]:
     except BrokenPipeError:
         _discard_output()
         sys.exit(128 + signal.SIGPIPE)
+    except bdb.BdbQuit:  # q in a debugger
+        sys.exit(1)
     except KeyboardInterrupt:
         if _wants_full_error():
             raise

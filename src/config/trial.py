@@ -209,7 +209,27 @@ def try_optimizer(optimizer: Callable | None, scheduler: Callable | None) -> Non
 def try_loss(loss: Callable, datamodule: Any) -> None:
     """One call of the loss, with mixed labels where the data have them."""
     num_classes = len(datamodule.classes)
-    labels = torch.tensor([0, 1])
+    labels = torch.arange(num_classes + 1) % num_classes  # a number that cannot be broadcast
     if getattr(datamodule, "mixup", 0) or getattr(datamodule, "cutmix", 0):
-        labels = torch.eye(num_classes)[:2]
-    guarded("task.loss", loss, torch.zeros(2, num_classes), labels)
+        labels = torch.eye(num_classes)[labels]
+    outputs = torch.zeros(len(labels), num_classes)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            loss(outputs, labels)
+    except Exception:
+        if labels.ndim == 1 and _takes_probabilities(loss, outputs):
+            raise UserError(
+                f"task.loss: {type(loss).__name__} takes one number per class and image as labels, "
+                "and the labels are class indices.",
+                "Use torch.nn.CrossEntropyLoss, or a loss of your own with "
+                "torch.nn.functional.one_hot(labels, num_classes).float().",
+            ) from None
+        guarded("task.loss", loss, outputs, labels)
+
+
+def _takes_probabilities(loss: Callable, outputs: torch.Tensor) -> bool:
+    try:
+        loss(outputs, torch.zeros_like(outputs))
+    except Exception:
+        return False
+    return True

@@ -1,5 +1,6 @@
 """The command line before Hydra: paths, options and resumed runs; how errors end."""
 
+import bdb
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 from helpers import ROOT, assert_two_lines, composed, run_script, run_warm
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from src.config.cli import options_first, prepare_arguments, quote, require
+from src.config.cli import options_first, prepare_arguments, quote, require, two_line_errors
 from src.config.hydra_errors import to_user_error
 from src.config.tracebacks import is_library
 from src.errors import UserError
@@ -158,3 +159,9 @@ def test_a_closed_pipe_ends_quietly(tmp_path):
     command = f"{sys.executable} {ROOT / 'train.py'} --help | head -1"
     result = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
     assert result.stdout.count("\n") == 1 and result.stderr == ""
+
+
+def test_leaving_a_debugger_is_quiet(capsys):
+    with pytest.raises(SystemExit) as caught, two_line_errors():
+        raise bdb.BdbQuit
+    assert caught.value.code == 1 and capsys.readouterr().err == ""

@@ -1,13 +1,14 @@
 """The trial of a network before data are read."""
 
 import sys
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
 from torch import nn
 
-from src.config.trial import check_model, try_on_meta
+from src.config.trial import check_model, try_loss, try_on_meta
 from src.errors import UserError
 from src.models import LeNet, SimpleV3, Torchvision
 
@@ -127,3 +128,15 @@ def test_a_breakpoint_in_forward_waits_for_a_real_batch(monkeypatch):
     assert not met
     network(torch.zeros(1, 3, 8, 8))
     assert met
+
+
+@pytest.mark.parametrize("loss", [nn.MSELoss(), nn.BCEWithLogitsLoss(), nn.BCELoss(), nn.L1Loss()])
+def test_losses_that_take_one_number_per_class(loss):
+    with pytest.raises(UserError, match="one number per class") as caught:
+        try_loss(loss, SimpleNamespace(classes=list("ab")))
+    assert "one_hot" in caught.value.remedy
+
+
+def test_losses_that_take_class_indices():
+    for loss in (nn.CrossEntropyLoss(), nn.NLLLoss(), nn.MultiMarginLoss()):
+        try_loss(loss, SimpleNamespace(classes=list("abc")))
