@@ -48,9 +48,11 @@ class Scan:
 
     def report(self) -> str:
         """A table of the counts, then the problems, then the notes."""
-        table = pd.DataFrame(self.counts).fillna(0).astype(int)
-        table.loc["all"] = table.sum()
-        lines = [table.rename_axis(columns="class").to_string()]
+        lines = []
+        if self.counts:
+            table = pd.DataFrame(self.counts).fillna(0).astype(int)
+            table.loc["all"] = table.sum()
+            lines.append(table.rename_axis(columns="class").to_string())
         lines += [f"problem: {text}" for text in self.problems]
         lines += [f"note: {text}" for text in self.notes]
         if not self.problems and not self.notes:

@@ -36,8 +36,8 @@ def export(cfg: DictConfig) -> Path:
         UserError: no such checkpoint or format, missing packages, or a network that cannot be
             exported or computes other logits after the export.
     """
-    check_format(cfg.format)
     stored = checkpoint.read(cfg.ckpt)
+    check_format(cfg.format)
     classifier = Classifier(build_network(stored), stored["description"]).eval()
     target = _target_path(Path(cfg.ckpt), cfg.output, f".{cfg.format}")
     random_images = [_random_images(classifier, count) for count in BATCH_SIZES]

@@ -17,7 +17,7 @@ RANDOM = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), 
 @pytest.mark.parametrize("mode", ["L", "RGB", "P", "RGBA", "LA", "CMYK", "I;16", "1", "F", "YCbCr"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_all_modes_become_grey_or_rgb(mode, channels, tmp_path):
-    path = tmp_path / "image.tif"
+    path = tmp_path / ("image.jpg" if mode == "YCbCr" else "image.tif")
     image = GREY.convert("RGB").convert(mode) if mode in ("P", "CMYK", "YCbCr") else GREY
     if mode == "I;16":
         image = Image.fromarray(np.full((9, 12), 100 * 257, np.uint16))
