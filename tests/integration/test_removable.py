@@ -110,4 +110,5 @@ def test_the_files_of_a_callback_are_deleted(name, cls, tmp_path):
     command = [sys.executable, "train.py", *QUICK, "hydra.run.dir=run"]
     result = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
-    assert (project / "run" / "results.json").is_file()
+    if name != "run_recorder":  # which writes it
+        assert (project / "run" / "results.json").is_file()
