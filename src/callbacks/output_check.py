@@ -1,4 +1,4 @@
-"""A look at the first training batch: does the network return logits, and does the loss fit?"""
+"""A check of the first training batch: outputs that are no logits, and a negative loss."""
 
 import logging
 from typing import Any

@@ -55,12 +55,13 @@ class RunRecorder(EpochCallback):
     # Start
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        if trainer.fast_dev_run and stage == "fit":
-            log.info("trainer.fast_dev_run=%s: no files are written", trainer.fast_dev_run)
-        if trainer.fast_dev_run or not (self._writes or stage == "fit"):
-            return
         if self._writes:
             self.folder.lock()
+            return
+        if stage != "fit":
+            return
+        if trainer.fast_dev_run:
+            log.info("trainer.fast_dev_run=%s: no files are written", trainer.fast_dev_run)
             return
         if self.config is None:  # a trainer composed by hand
             _replace_default_checkpoint(trainer, pl_module, self.folder)

@@ -46,7 +46,7 @@ def to_user_error(error: Exception) -> UserError | None:
         mark = error.problem_mark
         return UserError(
             f"{os.path.relpath(mark.name)}:{mark.line + 1}: {error.problem or error.context}.",
-            "YAML wants KEY: VALUE, blanks instead of tabs, and closed brackets and quotes.",
+            "YAML needs KEY: VALUE, blanks instead of tabs, and closed brackets and quotes.",
         )
     if any(own_frames(error)):
         return None

@@ -75,7 +75,7 @@ def instantiate_model(cfg: DictConfig, datamodule: Any) -> nn.Module | None:
     build_kept = partial(build, **(without_weights if cfg.get("resume") else {}))
     size = getattr(datamodule, "image_size", None)
     if not size or not {"in_channels", "num_classes"} <= set(facts):
-        return build_kept()  # nobody knows what images to try it with
+        return build_kept()  # the images of a trial are not known
     images = (facts["in_channels"], size, facts["num_classes"])
     tried = try_on_meta(partial(build, **without_weights), *images)
     model = build_kept()

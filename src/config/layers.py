@@ -21,7 +21,7 @@ BUILT_FOR = (
 
 
 @contextmanager
-def explained(model: nn.Module) -> Iterator[None]:
+def layer_notes(model: nn.Module) -> Iterator[None]:
     """Add a note on the layer to an exception that a call of the network raises."""
     names = {module: name for name, module in model.named_modules() if name}
     entered: list[tuple[str, nn.Module, tuple]] = []  # layers that are being called

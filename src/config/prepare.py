@@ -39,10 +39,9 @@ def prepare_config(cfg: DictConfig) -> None:
 
 
 def _prepare_overfitting(cfg: DictConfig) -> None:
-    """`trainer.overfit_batches` shows whether a network can learn a few batches by heart.
+    """`trainer.overfit_batches` shows whether a network can memorize a few batches.
 
-    Nothing may keep it from that: the learning rate stays, images are not augmented. Other images
-    are neither validated nor tested.
+    So the learning rate is constant, and nothing is augmented, validated or tested.
     """
     cfg.scheduler = {"_target_": f"{PACKAGE}.tasks.schedulers.constant", "interval": "epoch"}
     cfg.data.update({key: off for key, off in AUGMENTATION.items() if key in cfg.data})

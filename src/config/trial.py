@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from ..errors import UserError
 from ..tasks import optim
 from .factory import guarded
-from .layers import explained, location
+from .layers import layer_notes, location
 from .plain import resolved
 from .settings import is_enabled
 from .validate import parameters
@@ -41,16 +41,14 @@ def check_signature(
         settings: the arguments that its YAML file gives.
         facts: the arguments that follow from the data, such as `in_channels`.
     """
-    known, open_ended = parameters(network)
-    signature = inspect.signature(network).parameters.values()  # of __init__ without its first
-    direct = {parameter.name for parameter in signature}
-    passed_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature)
-    for name in facts:
-        if not (name in direct or passed_on) or not (name in known or open_ended):
-            raise UserError(
-                f"{location(network)}: {network.__name__} takes no argument {name}.",
-                "Write def __init__(self, in_channels, num_classes, ...): both come from the data.",
-            )
+    try:
+        inspect.signature(network).bind_partial(**facts)
+    except TypeError as error:
+        raise UserError(
+            f"{location(network)}: {network.__name__} {error}.",
+            "Write def __init__(self, in_channels, num_classes, ...): both come from the data.",
+        ) from None
+    known, _ = parameters(network)
     for name, attribute in (("in_channels", "channels"), ("num_classes", "classes")):
         needed = name in known and known[name].default is inspect.Parameter.empty
         if needed and name not in facts and name not in settings:
@@ -101,7 +99,7 @@ def check_model(model: nn.Module, channels: int, image_size: int, num_classes: i
         Exception: whatever its own code raises, with notes on the layer and the images.
     """
     try:
-        with explained(model):
+        with layer_notes(model):
             output = _forward(model, channels, image_size, "cpu")
     except Exception as error:
         shape = f"{channels}x{image_size}x{image_size}"

@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from ..errors import UserError
 from .check import require_facts
 from .loader import BatchLoader, build_loader, inverse_frequency, move_to_device
-from .overlap import warn_of_overlap
+from .overlap import is_comparable, warn_of_overlap
 from .reading import read_split
 from .splits import SplitSize, hold_out, k_fold, shuffle
 from .transforms import PerImage, build_mixing, channel_values, convert_channels, per_image
@@ -113,12 +113,12 @@ class ImageDataModule(L.LightningDataModule):
         if stage in (None, "fit", "validate") and "val" not in self._sets:
             self._read("train")
             self._read("val")
-            if "val" in self._sets:
-                self._read("test")
-                warn_of_overlap(self._sets)
-            else:
+            if "val" not in self._sets:
                 train = self._sets["val"] = self._sets["train"]
                 self._indices["train"], self._indices["val"] = self.split_train(train[1])
+            elif is_comparable(self._sets["val"][0]):
+                self._read("test")
+                warn_of_overlap(self._sets)
             for split in ("train", "val"):  # so that a part of a split is a representative sample
                 self._indices[split] = shuffle(self._indices[split], self.split_seed)
         if stage in (None, "test") and "test" not in self._sets:
@@ -137,7 +137,7 @@ class ImageDataModule(L.LightningDataModule):
         return hold_out(labels, "data.val_size", self.val_size, self.split_seed)
 
     def remap_labels(self, classes: Sequence[str]) -> None:
-        """Number the labels by another list of classes; a `UserError` if one of ours is missing."""
+        """Number the labels by another list of classes; all of ours must be in it."""
         unknown = [name for name in self.classes if name not in classes]
         if unknown:
             raise UserError(

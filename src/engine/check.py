@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ..callbacks.run_description import run_title
+from ..callbacks.run_results import count_parameters
 from ..config.instantiate import (
     instantiate_callbacks,
     instantiate_datamodule,
@@ -48,7 +49,7 @@ def check(cfg: DictConfig, run_dir: Path) -> bool:
         result = scan(datamodule)
         problems = result.problems
         log.info("%s", result.report())
-    parameters = f"{sum(p.numel() for p in task.parameters()):,}"
+    parameters = f"{count_parameters(task):,}"
     title, device = run_title(trainer, task), trainer.strategy.root_device
     log.info("The settings work: %s, %s parameters, on %s.", title, parameters, device)
     return not problems

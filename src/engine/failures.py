@@ -38,7 +38,7 @@ def recorded_failures(cfg: DictConfig, run_dir: Path) -> Iterator[None]:
         with _sigterm_raises():
             yield
     except BaseException as error:
-        reported = explain(error, run_dir)
+        reported = reported_error(error, run_dir)
         if is_first_process():
             _record(cfg, run_dir, reported)
         if reported is error:
@@ -61,7 +61,7 @@ def _record(cfg: DictConfig, run_dir: Path, error: BaseException) -> None:
         log.info("To continue: python train.py %s", shlex.quote(f"resume={last}"))
 
 
-def explain(error: BaseException, run_dir: Path) -> BaseException:
+def reported_error(error: BaseException, run_dir: Path) -> BaseException:
     """The error itself, or another one for what machine, settings or a signal have caused."""
     if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
         return Interrupted(signal.SIGINT)  # Lightning exits with code 1

@@ -139,9 +139,9 @@ class PredictionWriter:
         self.first_predictions: list[Prediction] = []  # at most SHOWN, for the console
         self.first_failures: list[Failure] = []
         self._stack = ExitStack()
-        self._csv = csv.writer(self._open("predictions.csv", "surrogateescape"))
+        self._csv = self._open_csv("predictions.csv")
         self._jsonl = self._open("predictions.jsonl", "backslashreplace")
-        self._unreadable = csv.writer(self._open("unreadable.csv", "surrogateescape"))
+        self._unreadable = self._open_csv("unreadable.csv")
         ranks = [(f"class_{rank}", f"probability_{rank}") for rank in range(1, top_k + 1)]
         self._csv.writerow(["file", *chain.from_iterable(ranks)])
         self._unreadable.writerow(["file", "reason"])
@@ -151,6 +151,9 @@ class PredictionWriter:
         return self._stack.enter_context(
             part.open("w", newline="", encoding="utf-8", errors=errors)
         )
+
+    def _open_csv(self, name: str) -> Any:
+        return csv.writer(self._open(name, "surrogateescape"), lineterminator="\n")
 
     def write(self, predictions: Sequence[Prediction], failures: Sequence[Failure]) -> None:
         """Append the predictions of a batch and the files that have none."""

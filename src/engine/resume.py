@@ -8,7 +8,6 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ..config.plain import plain_config
-from ..config.validate import validate
 from ..errors import UserError
 from ..runs import RunFolder, checkpoint
 from ..runs.run_folder import flatten, last_checkpoint
@@ -77,7 +76,6 @@ def check_resumable(cfg: DictConfig) -> None:
             change; a schedule that was planned for another length.
     """
     config = plain_config(cfg)
-    validate(config)
     stored = checkpoint.read(cfg.resume)
     before = stored["description"].get("config")
     if not before or not all(key in stored for key in STATE_KEYS):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.config.layers import explained, location
+from src.config.layers import layer_notes, location
 
 
 class Net(nn.Module):
@@ -32,7 +32,7 @@ class Net(nn.Module):
     ],
 )
 def test_the_layer_its_input_and_what_it_expects(network, note):
-    with pytest.raises(RuntimeError) as caught, explained(network):
+    with pytest.raises(RuntimeError) as caught, layer_notes(network):
         network(torch.zeros(2, 1, 8, 8))
     (text,) = caught.value.__notes__
     assert text.startswith("test_layers.py:") and text.endswith(note)
@@ -41,10 +41,10 @@ def test_the_layer_its_input_and_what_it_expects(network, note):
 
 def test_a_network_without_forward_is_located():
     network = nn.Module()
-    with pytest.raises(NotImplementedError), explained(network):
+    with pytest.raises(NotImplementedError), layer_notes(network):
         network(torch.zeros(1))
 
 
 def test_location():
     assert location(Net).endswith("tests/config/test_layers.py:10")
-    assert location(torch.add) == "builtins" or location(torch.add)
+    assert location(len) == "builtins"

@@ -39,7 +39,11 @@ def test_a_validation_split_that_is_the_test_split(caplog):
     assert "20 of 20 test images are also val images" in record.message
 
 
-def test_images_that_are_not_in_memory_are_not_compared(caplog):
+def test_images_that_are_not_in_memory_or_too_many_are_not_compared(caplog, monkeypatch):
     labels = torch.zeros(2)
-    warn_of_overlap({"train": (object(), labels), "val": (torch.zeros(2, 1), labels)})
+    images = torch.zeros(2, 1)
+    warn_of_overlap({"train": (object(), labels), "val": (images, labels)})
+    assert not caplog.records
+    monkeypatch.setattr("src.datamodules.overlap.MAX_BYTES", 1)
+    warn_of_overlap({"train": (images, labels), "val": (images, labels)})
     assert not caplog.records

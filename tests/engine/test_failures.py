@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from run_helpers import SMALL, read_checkpoint, read_results
 
 from src.callbacks import StepSeed
-from src.engine.failures import explain, recorded_failures
+from src.engine.failures import recorded_failures, reported_error
 from src.errors import Interrupted, UserError
 from src.runs import files
 from src.tasks import ClassificationTask
@@ -99,7 +99,7 @@ def test_a_failure_that_cannot_be_written_is_still_reported(tmp_path, monkeypatc
     ],
 )
 def test_failures_of_the_machine_and_of_settings_have_a_remedy(error, words, tmp_path):
-    reported = explain(error, tmp_path)
+    reported = reported_error(error, tmp_path)
     assert isinstance(reported, UserError)
     assert words in reported.problem and reported.remedy
 
@@ -107,7 +107,7 @@ def test_failures_of_the_machine_and_of_settings_have_a_remedy(error, words, tmp
 def test_the_remedy_of_a_failure_names_the_command_that_continues(tmp_path):
     (tmp_path / "a b" / "checkpoints").mkdir(parents=True)
     (tmp_path / "a b" / "checkpoints" / "last.ckpt").touch()
-    reported = explain(MemoryError(), tmp_path / "a b")
+    reported = reported_error(MemoryError(), tmp_path / "a b")
     command = f"python train.py 'resume={tmp_path}/a b/checkpoints/last.ckpt'"
     assert reported.remedy.endswith(f"continue with: {command}")
 
