@@ -1,4 +1,4 @@
-"""Evaluate a trained network: python evaluate.py ckpt=runs/.../checkpoints/best.ckpt"""
+"""Evaluate a trained network: python evaluate.py ckpt=runs/NAME"""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Export a trained network: python export.py ckpt=runs/.../checkpoints/best.ckpt format=onnx"""
+"""Export a trained network: python export.py ckpt=runs/NAME format=onnx"""
 
 import hydra
 from omegaconf import DictConfig

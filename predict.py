@@ -1,4 +1,4 @@
-"""Predict the classes of images: python predict.py ckpt=runs/.../checkpoints/best.ckpt path=photos
+"""Predict the classes of images: python predict.py ckpt=runs/NAME path=photos
 
 Exit code 0: every file has a prediction. 1: some could not be read; they are listed, the others
 have theirs. 2: nothing was done.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers import QUICK, ROOT, composed, run_script, run_training
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -230,7 +231,7 @@ def test_your_own_parts_train(added_files):
     """All commands of the page in one run, except for those that need another package or task."""
     typed: dict[str, str] = {"model": "lenet"}
     for command in own_commands():
-        if not re.search("wandb|distillation", command):
+        if not re.search("wandb|distillation|mean_teacher", command):
             typed |= dict(word.split("=", 1) for word in split_command(command)[1])
     results = train_with(added_files, *(f"{key}={value}" for key, value in typed.items()))
     assert results["status"] == "completed"
@@ -254,3 +255,19 @@ def test_your_own_task_trains_and_saves_the_student_alone(added_files, finished_
         src.load(run / "checkpoints" / "best.ckpt") for run in (added_files / "run", finished_run)
     )
     assert student.state_dict().keys() == teacher.state_dict().keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("added_files", ["docs/your_own.md"], indirect=True)
+def test_a_mean_teacher_trains_and_its_network_loads(added_files):
+    import src
+
+    (command,) = [c for c in own_commands() if "mean_teacher" in c]
+    arguments = [*split_command(command)[1], "model=resnet9", "model.width=8"]
+    assert train_with(added_files, *arguments)["status"] == "completed"
+    checkpoint = added_files / "run" / "checkpoints" / "best.ckpt"
+    stored = torch.load(checkpoint, weights_only=True)["state_dict"]
+    network = src.load(checkpoint).state_dict()
+    for name in ("layers.0.0.weight", "layers.0.1.running_mean"):
+        assert not torch.equal(stored[f"teacher.module.{name}"], stored[f"model.{name}"])
+        assert torch.equal(network[f"model.{name}"], stored[f"model.{name}"])

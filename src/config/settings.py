@@ -31,6 +31,7 @@ NODES: dict[str, Any] = {
 }
 # A run can be made without `metrics`, `logger` and, if the task has a network of its own, `model`.
 OBJECTS = {"data": "datamodules", "model": "models", "task": "tasks"}  # where classes lie
+RECIPES = ("experiment", "debug")  # their keys are those of the run
 GROUPS = ("data", "task", "optimizer", "scheduler", "trainer", "callbacks")
 
 
@@ -44,8 +45,15 @@ def check_groups(config: Mapping[str, Any]) -> None:
     """Check that a run has all its parts.
 
     Raises:
-        UserError: a part that is not chosen, or whose file does not say what it builds.
+        UserError: a part that is not chosen, or whose file does not say what it builds; a recipe
+            whose keys are not those of the run.
     """
+    for group in RECIPES:
+        if config.get(group):
+            raise UserError(
+                f"The chosen file in conf/{group}/ has no effect without its first line.",
+                "Begin the file with this comment: # @package _global_",
+            )
     for group in (*GROUPS, *(name for name in OBJECTS if name in config)):
         if group not in config:  # NAME=[] takes it out
             raise UserError(

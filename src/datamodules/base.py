@@ -33,7 +33,7 @@ class ImageDataModule(L.LightningDataModule):
         resize: `stretch` images to the square, or `crop` the central square.
         cache_gb: most that the decoded images of a split may take, in 10^9 bytes; None is half of
             the free memory (for files: and disk), 0 decodes in every epoch.
-        root, others: see the comments in `conf/data/digits.yaml`.
+        root, others: see the comments in `conf/data/base.yaml`.
     """
 
     classes: list[str]

@@ -39,7 +39,7 @@ def export(cfg: DictConfig) -> Path:
     stored = checkpoint.read(cfg.ckpt)
     check_format(cfg.format)
     classifier = Classifier(build_network(stored), stored["description"]).eval()
-    target = _target_path(Path(cfg.ckpt), cfg.output, f".{cfg.format}")
+    target = _target_path(checkpoint.find(cfg.ckpt), cfg.output, f".{cfg.format}")
     random_images = [_random_images(classifier, count) for count in BATCH_SIZES]
     images, source = _real_images(cfg.path, stored, classifier)
     # The name ends in the format because torch.export.save warns about other names than .pt2.

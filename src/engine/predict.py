@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..inference.classifier import Classifier, load
 from ..reporting.grad_cam import grad_cam, overlay
 from ..reporting.text import render_table
-from ..runs import RunFolder
+from ..runs import RunFolder, checkpoint
 from ..runs.environment import command_line
 from .prediction_files import (
     SHOWN,
@@ -65,7 +65,7 @@ def predict(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         raise
     results = {
         "status": "completed",
-        "checkpoint": os.path.abspath(cfg.ckpt),
+        "checkpoint": os.path.abspath(checkpoint.find(cfg.ckpt)),
         "predictions": writer.counts.total(),
         "unreadable": writer.num_unreadable,
         "classes": dict(writer.counts.most_common()),

@@ -20,11 +20,12 @@ Checkpoint = Mapping[str, Any]
 
 
 def checkpoint_files(ckpt: str | Sequence[str]) -> list[Path]:
-    """Return the files that `ckpt=` names: `a.ckpt`, `a.ckpt,b.ckpt` or `[a.ckpt,b.ckpt]`."""
-    if isinstance(ckpt, str) and not os.path.isfile(ckpt):  # a file may have any name
+    """Return the files that `ckpt=` names: `a.ckpt`, `a.ckpt,b.ckpt`, `[a.ckpt,b.ckpt]`, or run folders."""
+    if isinstance(ckpt, str) and not os.path.exists(ckpt):  # a file may have any name
         is_list = ckpt.startswith("[") and ckpt.endswith("]")
         ckpt = (ckpt[1:-1] if is_list else ckpt).split(",")
-    return [Path(ckpt)] if isinstance(ckpt, str) else [Path(path.strip()) for path in ckpt]
+    paths = [ckpt] if isinstance(ckpt, str) else [path.strip() for path in ckpt]
+    return [checkpoint.find(path) for path in paths]
 
 
 def rebuild_task(

@@ -48,17 +48,23 @@ class _Description(TypedDict):
     data: NotRequired[dict | None]
 
 
+def find(path: str | os.PathLike) -> Path:
+    """The file itself, or the best checkpoint of a run folder."""
+    path = Path(path)
+    return path / "checkpoints" / "best.ckpt" if path.is_dir() else path
+
+
 def read(path: str | os.PathLike) -> dict[str, Any]:
-    """The content of a checkpoint file, on the CPU.
+    """The content of a checkpoint file, or of a run folder's best one, on the CPU.
 
     Raises:
         UserError: no such file, damaged, hostile, or not written by this project.
     """
-    path = Path(path)
+    path = find(path)
     if not path.is_file():
         raise UserError(
             f"There is no checkpoint {path}.",
-            "Give the path of a .ckpt file, such as runs/NAME/checkpoints/best.ckpt.",
+            "Give a .ckpt file, or the folder of a run that has checkpoints/best.ckpt.",
         )
     content = _load(path)
     described = isinstance(content, dict) and isinstance(content.get("description"), dict)

@@ -171,6 +171,8 @@ def test_frozen_parameters(student):
         ("", ["model has no _target_", "conf/model/"]),
         ("_target_:\n", ["model has no _target_"]),
         ("target: my_net.MyNet\n", ["model has no _target_"]),
+        ("- _target_: my_net.MyNet\n", ["model has no _target_"]),
+        ("my_net.MyNet\n", ["model has no _target_"]),
         ("_target_: my_nett.MyNet\n", ["there is no my_nett"]),
         ("_target_: MyNet\n", ["there is no MyNet", "_target_ line in conf/model/"]),
         ("_target_: my_net.MyNet\nwidth: 3\n", ["MyNet takes no argument width", "in_channels"]),
@@ -194,6 +196,15 @@ def test_mistakes_in_yaml_take_two_lines(text, words, tmp_path, monkeypatch):
     assert shown_text is not None and len(shown_text.splitlines()) == 2, shown_text
     for word in words:
         assert word in shown_text
+
+
+@pytest.mark.parametrize("text", ["optimizer:\n  lr: 0.5\n", "- lr: 0.5\n"])
+def test_a_recipe_without_its_first_line_is_not_ignored(text, tmp_path):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(text)
+    searched = f"hydra.searchpath=[file://{tmp_path}/conf]"
+    cfg = composed([*OPTIONS, "experiment=mine", searched])
+    assert "# @package _global_" in shown(check, cfg, tmp_path / "run")
 
 
 SLOW = [("simple_v3", 30), ("resnet9", 30), ("quick", 60), ("resnet18", 30)]

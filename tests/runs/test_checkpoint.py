@@ -91,6 +91,14 @@ def test_damaged_files_name_the_other_checkpoint(tmp_path):
         checkpoint.read(tmp_path / "foreign.ckpt")
 
 
+def test_a_run_folder_stands_for_its_best_checkpoint(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    checkpoint.save(content(), tmp_path / "checkpoints" / "best.ckpt")
+    assert checkpoint.read(tmp_path)["description"] == content()["description"]
+    with pytest.raises(UserError, match=r"There is no checkpoint .*checkpoints.best\.ckpt"):
+        checkpoint.read(tmp_path / "checkpoints")
+
+
 def test_a_failed_save_keeps_the_checkpoint(tmp_path):
     checkpoint.save(content(), tmp_path / "a.ckpt")
     before = (tmp_path / "a.ckpt").read_bytes()
