@@ -35,6 +35,7 @@ class Texts(NamedTuple):
     threads: str
     machine: str
     note: str
+    between: str  # the note and each machine
     tutorials: dict[str, str]  # what the tutorials report for the same network and data
 
 
@@ -49,6 +50,7 @@ ENGLISH = Texts(
         "Mean ± standard deviation over seeds 0 to n - 1. The time is that of the whole run, "
         "from reading files to the report, without imports."
     ),
+    between=" ",
     tutorials={
         "cifar10_fast": "about 88 % after 150 epochs on the original images, tuned on test",
         "dog_cat_finetune": "87 % in about 30 minutes on a Titan X",
@@ -57,21 +59,22 @@ ENGLISH = Texts(
     },
 )
 CHINESE = Texts(
-    header="| 配方 | 网络 | 数据 | 准确率 | 时间 | 教程的结果 |",
-    accuracy="{split} {mean} %，n = {n}",
+    header="| 训练配方 | 网络 | 数据集 | 准确率 | 用时 | 教程中的结果 |",
+    accuracy="{split} {mean}%（n = {n}）",
     splits={"test": "测试集", "val": "验证集"},
     seconds="{mean} 秒",
-    threads="，线程数 {threads}",
-    machine="{processor} 的 {cores} 个核心，torch {torch}。",
+    threads="（{threads} 个线程）",
+    machine="测试环境：{processor}（{cores} 核），torch {torch}。",
     note=(
-        "种子 0 到 n - 1 的平均值 ± 标准差。时间为整个运行的时间，"
-        "从读取文件到写出报告，不含导入模块的时间。"
+        "准确率和用时为随机种子 0 至 n - 1 的均值 ± 标准差。"
+        "用时指整个运行的时间，从读取文件到生成报告，不含导入模块的时间。"
     ),
+    between="",
     tutorials={
-        "cifar10_fast": "原始图像训练 150 个 epoch 后约 88 %，在测试集上调参",
-        "dog_cat_finetune": "Titan X 上约 30 分钟，87 %",
-        "fashion_mnist_fast": "5 个 epoch 后测试集损失 0.312，没有准确率",
-        "garment_fashion_mnist": "5 个 epoch 后测试集损失 0.312，没有准确率",
+        "cifar10_fast": "使用原始图像，训练 150 个 epoch 后约 88%，超参数按测试集调整",
+        "dog_cat_finetune": "87%，在 Titan X 上约 30 分钟",
+        "fashion_mnist_fast": "训练 5 个 epoch 后测试集损失为 0.312，未给出准确率",
+        "garment_fashion_mnist": "训练 5 个 epoch 后测试集损失为 0.312，未给出准确率",
     },
 )
 PAGES = {"README.md": ENGLISH, "README.zh-CN.md": CHINESE}
@@ -139,7 +142,7 @@ def table(texts: Texts) -> str:
         lines.append(row(texts, recipe, results, records))
         versions, hardware = records[0]["versions"], records[0]["hardware"]
         machines[texts.machine.format(torch=versions["torch"], **hardware)] = None
-    return "\n".join([*lines, "", " ".join([texts.note, *machines])])
+    return "\n".join([*lines, "", texts.between.join([texts.note, *machines])])
 
 
 def row(

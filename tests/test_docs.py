@@ -213,6 +213,14 @@ def test_the_network_and_the_data_set_of_the_readme_train(added_files, splits):
     assert (results["test"] is not None) == ("test" in splits)
 
 
+def test_the_chinese_page_shows_the_same_files():
+    """docs/your_own.zh-CN.md has some of the files of the English page, and no others."""
+    page = read("docs/your_own.zh-CN.md")
+    shown = re.findall(r"`((?:src|conf)/[\w/]+\.\w+)`[^`\n]*\n\n```\w+\n(.*?)```", page, re.S)
+    assert len(shown) >= 2
+    assert set(shown) <= set(files_to_add("docs/your_own.md").items())
+
+
 def own_commands() -> list[str]:
     """Commands of docs/your_own.md that use files which the page adds."""
     names = "|".join(added_names())
