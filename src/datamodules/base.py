@@ -13,8 +13,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from ..errors import UserError
 from .check import require_facts
 from .loader import BatchLoader, build_loader, inverse_frequency, move_to_device
-from .overlap import is_comparable, warn_of_overlap
 from .reading import read_split
+from .split_checks import is_comparable, warn_of_missing_classes, warn_of_overlap
 from .splits import SplitSize, hold_out, k_fold, shuffle
 from .transforms import PerImage, build_mixing, channel_values, convert_channels, per_image
 
@@ -74,12 +74,10 @@ class ImageDataModule(L.LightningDataModule):
         self.channels = channels or own_channels
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or max(batch_size, 64)
-        self.num_workers = num_workers
-        self.pin_memory = pin_memory
+        self.num_workers, self.pin_memory = num_workers, pin_memory
         self.drop_last = drop_last
         self.device_resident = device_resident
-        self.val_size = val_size
-        self.split_seed = split_seed
+        self.val_size, self.split_seed = val_size, split_seed
         self.num_folds, self.fold = num_folds, fold
         self.augment = per_image(augment or None)  # an empty YAML file gives {}
         self.mixup, self.cutmix = mixup, cutmix
@@ -116,9 +114,11 @@ class ImageDataModule(L.LightningDataModule):
             if "val" not in self._sets:
                 train = self._sets["val"] = self._sets["train"]
                 self._indices["train"], self._indices["val"] = self.split_train(train[1])
-            elif is_comparable(self._sets["val"][0]):
+            if is_comparable(self._sets["val"][0]):
                 self._read("test")
                 warn_of_overlap(self._sets)
+            if self.new_labels is None:
+                warn_of_missing_classes(self.labels("train"), self.classes)
             for split in ("train", "val"):  # so that a part of a split is a representative sample
                 self._indices[split] = shuffle(self._indices[split], self.split_seed)
         if stage in (None, "test") and "test" not in self._sets:
@@ -238,7 +238,7 @@ class ImageDataModule(L.LightningDataModule):
         """Augment on the device, in training only; Lightning calls it after the copy to it."""
         images, labels = batch
         if images.ndim == 2:  # cached features
-            return images, labels
+            return batch
         images = convert_channels(images, self.channels)
         if self.trainer is None or not self.trainer.training:
             return images, labels

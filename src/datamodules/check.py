@@ -1,11 +1,14 @@
 """Images and labels as a data set gives them -> uint8 (N, C, H, W) and int64 (N,)."""
 
+import logging
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..errors import UserError
+
+log = logging.getLogger(__name__)
 
 NUMBERS = "biuf"  # numpy's kinds: truth values, integers, unsigned integers, floats
 # What a class of data has to say about its images, with examples.
@@ -15,6 +18,7 @@ FACTS = {
     "mean": "(0.5,)  # of pixel values from 0 to 1, one per channel",
     "std": "(0.25,)  # of pixel values from 0 to 1, one per channel",
 }
+DARK = 32  # a data set without a brighter pixel has probably another range than 0 to 255
 CHUNK = 4096  # images that are converted at a time, to bound the memory for copies
 IMAGES_REMEDY = (
     "Give uint8 images (N, C, H, W), values 0 to 255 and 1 or 3 channels, before any normalization "
@@ -75,6 +79,11 @@ def check_images(images: Any, where: str, channels: int = 3) -> torch.Tensor:
     if array.dtype != np.uint8:
         chunks = range(0, len(array), CHUNK)
         array = np.concatenate([_to_uint8(array[i : i + CHUNK], where) for i in chunks])
+    if 0 < array.max() < DARK:
+        log.warning(
+            "The values of the %s run from %s to %s, of 255: multiply them if white is not 255.",
+            *(where, array.min(), array.max()),
+        )
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))  # contiguous and writable
 
 

@@ -62,7 +62,7 @@ def test_splits_are_disjoint_stratified_and_independent_of_the_seed(monkeypatch)
     assert DigitsDataModule(val_size=0.2, split_seed=1).split_hash() not in hashes
     train, val = data._indices["train"], data._indices["val"]
     assert not set(train.tolist()) & set(val.tolist())
-    assert data.sizes() == {"train": 1149, "val": 288}
+    assert data.sizes() == {"train": 1149, "val": 288, "test": 360}
     counts = torch.bincount(data.labels("val"))
     all_counts = counts + torch.bincount(data.labels("train"))
     assert (counts / all_counts - 0.2).abs().max() < 0.01

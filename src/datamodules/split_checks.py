@@ -1,7 +1,7 @@
-"""Images that two splits share."""
+"""Warnings about splits before training: shared images, and classes without training images."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,8 @@ def warn_of_overlap(sets: Mapping[str, tuple[Any, torch.Tensor]]) -> None:
         sets: images and labels by split.
     """
     images = {name: loaded[0] for name, loaded in sets.items() if is_comparable(loaded[0])}
+    if images.get("val") is images.get("train"):  # validation images are taken from train
+        images.pop("val", None)
     for split, other in (("val", "train"), ("test", "train"), ("test", "val")):
         if split not in images or other not in images:
             continue
@@ -39,3 +41,20 @@ def count_equal(images: torch.Tensor, others: torch.Tensor) -> int:
     """How many of the images (N, ...) are among the others (M, ...)."""
     known = {hash(row.numpy().tobytes()) for row in others}
     return sum(hash(row.numpy().tobytes()) in known for row in images)
+
+
+def warn_of_missing_classes(labels: torch.Tensor, classes: Sequence[str]) -> None:
+    """Log the classes of which no training image is known.
+
+    Args:
+        labels: int64 (N,) of the training images.
+        classes: all names.
+    """
+    counts = torch.bincount(labels, minlength=len(classes)).tolist()
+    missing = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+    if missing:
+        log.warning(
+            "%s of %s classes have no training images: %s.%s",
+            *(len(missing), len(classes), ", ".join(map(str, missing[:10]))),
+            " Labels count from 0." if missing[0] == classes[0] else "",
+        )

@@ -1,4 +1,4 @@
-"""Images that two splits share."""
+"""Warnings about splits."""
 
 import logging
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from src.datamodules import ImageDataModule
-from src.datamodules.overlap import count_equal, warn_of_overlap
+from src.datamodules.split_checks import count_equal, warn_of_missing_classes, warn_of_overlap
 
 
 class OwnValidation(ImageDataModule):
@@ -44,6 +44,23 @@ def test_images_that_are_not_in_memory_or_too_many_are_not_compared(caplog, monk
     images = torch.zeros(2, 1)
     warn_of_overlap({"train": (object(), labels), "val": (images, labels)})
     assert not caplog.records
-    monkeypatch.setattr("src.datamodules.overlap.MAX_BYTES", 1)
+    monkeypatch.setattr("src.datamodules.split_checks.MAX_BYTES", 1)
     warn_of_overlap({"train": (images, labels), "val": (images, labels)})
     assert not caplog.records
+
+
+def test_a_test_split_that_is_the_training_data(caplog):
+    data = OwnValidation()
+    images = data.load("train")
+    data.load = lambda split: None if split == "val" else images
+    data.setup("fit")
+    (record,) = caplog.records
+    assert "20 of 20 test images are also train images" in record.message
+
+
+def test_classes_without_training_images_are_named(caplog):
+    warn_of_missing_classes(torch.tensor([1, 2, 2]), ["a", "b", "c", "d"])
+    assert caplog.messages == ["2 of 4 classes have no training images: a, d. Labels count from 0."]
+    caplog.clear()
+    warn_of_missing_classes(torch.tensor([0, 1]), ["a", "b"])
+    assert not caplog.messages
