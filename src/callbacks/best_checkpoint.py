@@ -24,7 +24,7 @@ class BestCheckpoint(ModelCheckpoint, EpochCallback):
         save_top_k: 1; another callback keeps more files.
 
     Raises:
-        UserError: another value of `save_top_k`.
+        UserError: another value of `save_top_k`; or a task that does not log the metric.
     """
 
     on_train_batch_end: Any = None  # it never saves there
@@ -48,6 +48,14 @@ class BestCheckpoint(ModelCheckpoint, EpochCallback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._validated |= not trainer.sanity_checking
+        if self._validated and self.monitor not in trainer.callback_metrics:
+            logged = [name for name in trainer.callback_metrics if name.startswith("val")]
+            if self.monitor.startswith("val"):
+                raise UserError(
+                    f"The task does not log {self.monitor}, by which best.ckpt is chosen.",
+                    "Log it in validation_step, or set callbacks.best.monitor to one of: "
+                    f"{', '.join(logged) or 'nothing is logged there'}.",
+                )
         super().on_validation_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -5,7 +5,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import lightning as L
@@ -124,7 +124,7 @@ class Progress(ProgressBar, EpochCallback):
         self._last_refresh, self._shown_batches = time.monotonic(), self._batches
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        metrics = {k: v for k, v in epoch_metrics(trainer).items() if k.startswith("val/")}
+        metrics = {k: v for k, v in epoch_metrics(trainer).items() if k.startswith("val")}
         if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:  # inside an epoch
             name = _epoch_name(trainer, trainer.current_epoch)
             self._print_line(format_epoch(f"{name}  step {trainer.global_step}", metrics))
@@ -139,8 +139,10 @@ class Progress(ProgressBar, EpochCallback):
         if self._ended_epoch is None:
             return
         name = _epoch_name(trainer, self._ended_epoch)
-        metrics = {k: v for k, v in epoch_metrics(trainer).items() if not k.startswith("val/")}
-        line = format_epoch(name, metrics | self._validation, _is_best(trainer, self._validation))
+        metrics = {k: v for k, v in epoch_metrics(trainer).items() if not k.startswith("val")}
+        is_best = _is_best(trainer, self._validation)
+        chosen = trainer.progress_bar_metrics  # logged with prog_bar=True
+        line = format_epoch(name, metrics | self._validation, is_best, chosen)
         self._ended_epoch, self._validation = None, {}
         self._print_line(line)
 
@@ -164,13 +166,22 @@ def _is_best(trainer: L.Trainer, metrics: Mapping[str, float]) -> bool:
     return False
 
 
-def format_epoch(name: str, metrics: Mapping[str, float], is_best: bool = False) -> str:
-    """The line of an epoch; what has no value is left out."""
-    known = {name: value for name, value in metrics.items() if not math.isnan(value)}
+def format_epoch(
+    name: str, metrics: Mapping[str, float], is_best: bool = False, chosen: Iterable[str] = ()
+) -> str:
+    """The line of an epoch; what has no value is left out.
+
+    Args:
+        metrics: by name; `train_loss` and `val_loss` are what plain modules call them.
+        chosen: names of metrics to show in addition to loss, accuracy and those of `val`.
+    """
+    known = {_with_slash(name): value for name, value in metrics.items() if not math.isnan(value)}
     extra = [name for name in known if name.startswith("val/") and name not in USUAL]
+    added = [n for n in map(_with_slash, chosen) if n in known and not n.startswith("val/")]
     parts = [name]
-    for split, names in (("train", []), ("val", extra)):
-        shown = [n for n in (f"{split}/loss", f"{split}/acc", *names) if n in known]
+    for split, names in (("train", added), ("val", extra)):
+        usual = [f"{split}/loss", f"{split}/acc"]
+        shown = [n for n in dict.fromkeys([*usual, *names]) if n in known]
         values = [f"{n.removeprefix(f'{split}/')} {known[n]:.4f}" for n in shown]
         if values:
             mark = "" if split == "train" else " *" if is_best else "  "
@@ -180,6 +191,11 @@ def format_epoch(name: str, metrics: Mapping[str, float], is_best: bool = False)
     if "seconds" in known:
         parts.append(f"{known['seconds']:.1f} s, {known['images_per_second']:,.0f} images/s")
     return "  ".join(parts)
+
+
+def _with_slash(name: str) -> str:
+    split, _, rest = name.partition("_")
+    return f"{split}/{rest}" if split in ("train", "val") and rest else name
 
 
 def _epoch_name(trainer: L.Trainer, epoch: int) -> str:

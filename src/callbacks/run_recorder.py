@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ..reporting.analysis import format_table, per_class, write_tables
 from ..runs import RunFolder
+from ..runs.checkpoint import to_plain
 from ..runs.environment import command_line
 from ..runs.metrics_table import MetricsTable
 from .base import EpochCallback, epoch_metrics
@@ -64,7 +65,8 @@ class RunRecorder(EpochCallback):
             log.info("trainer.fast_dev_run=%s: no files are written", trainer.fast_dev_run)
             return
         if self.config is None:  # a trainer composed by hand
-            _replace_default_checkpoint(trainer, pl_module, self.folder)
+            if "val/loss" in getattr(pl_module, "metric_names", ()):
+                _replace_default_checkpoint(trainer, pl_module, self.folder)
             self.config = describe_run(trainer, pl_module)
         if trainer.is_global_zero:
             self.folder.start(self.config, command_line())
@@ -147,7 +149,10 @@ class RunRecorder(EpochCallback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict) -> None:
         self._complete_row(trainer, pl_module)
-        checkpoint["run_record"] = {"rows": self.table.state(), "best": self.best}
+        record = {"rows": self.table.state(), "best": self.best}
+        if "description" not in checkpoint:  # of a plain LightningModule: for a resumed run
+            record["config"] = to_plain(self.config)
+        checkpoint["run_record"] = record
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict) -> None:
         if trainer.state.fn == "fit" and "run_record" in checkpoint:

@@ -4,6 +4,7 @@ They are made from the data that the exceptions carry and from the settings that
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -38,12 +39,14 @@ def to_user_error(error: Exception) -> UserError | None:
         return _missing_file(error)
     if isinstance(error, OverrideParseException):
         return UserError(
-            f"{error.override} cannot be read.",
+            f"{error.override} is not of the form KEY=VALUE.",
             "Write KEY=VALUE without blanks around =, and quote what the shell would change: "
             "'optimizer.betas=[0.9,0.99]'.",
         )
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
+        if error.context_mark is not None and "could not find" in str(error.problem):
+            mark = error.context_mark  # the line without a colon, not the one after it
         return UserError(
             f"{os.path.relpath(mark.name)}:{mark.line + 1}: {error.problem or error.context}.",
             "YAML needs KEY: VALUE, blanks instead of tabs, and closed brackets and quotes.",
@@ -114,7 +117,8 @@ def _unknown_key(cause: Any) -> UserError:
         return UserError(f"There is no setting {typed}.", did_you_mean(near))
     above = missing.removesuffix(str(cause.key)).rstrip(".") or "The config"
     names = ", ".join(str(key) for key in cause.parent_node if not str(key).startswith("_"))
-    return UserError(f"There is no setting {typed}.", f"{above} has {names}; +{typed}=... adds it.")
+    has = f"{above} has {names}" if names else f"{above} has no other keys yet"
+    return UserError(f"There is no setting {typed}.", f"{has}; +{typed}=... adds one.")
 
 
 def _same_name(typed: str, settings: Iterable[str]) -> list[str]:
@@ -132,6 +136,11 @@ def _general(error: Exception) -> UserError:
         for shown in (error, error.__cause__)
         if shown is not None
     ]
+    several = re.match(r"Multiple values for ([\w/]+)\.", lines[0])
+    if several:
+        group = several[1]
+        remedy = f"Type all of them: '{group}=[NAME,NAME]', such as 'logger=[tensorboard,csv]'."
+        return UserError(f"{group} has a value already, and + does not add to it.", remedy)
     script = Path(sys.argv[0]).name
     remedy = f"python {script} --help lists the groups, python {script} --cfg job every key."
     if any(argument.startswith("+") for argument in sys.argv[1:]):

@@ -19,6 +19,7 @@ from torchmetrics import Metric
 from ..errors import UserError
 from ..loggers.profiler import CompactProfiler
 from ..runs.checkpoint import AtomicCheckpointIO, to_plain
+from .code_checks import check_callbacks, check_registered, warn_of_unknown_hooks
 from .factory import call, partial_instantiate
 from .layers import location
 from .plain import plain_config, resolved
@@ -72,14 +73,13 @@ def instantiate_model(cfg: DictConfig, datamodule: Any) -> nn.Module | None:
     check_signature(locate("model", node["_target_"]), node, facts)
     without_weights = {"weights": None} if "weights" in node else {}
     build = partial(call, "model", node, **facts)
-    build_kept = partial(build, **(without_weights if cfg.get("resume") else {}))
     size = getattr(datamodule, "image_size", None)
-    if not size or not {"in_channels", "num_classes"} <= set(facts):
-        return build_kept()  # the images of a trial are not known
-    images = (facts["in_channels"], size, facts["num_classes"])
-    tried = try_on_meta(partial(build, **without_weights), *images)
-    model = build_kept()
-    if not tried:
+    has_facts = size and {"in_channels", "num_classes"} <= set(facts)  # those of a trial
+    images = (facts["in_channels"], size, facts["num_classes"]) if has_facts else None
+    tried = images is None or try_on_meta(partial(build, **without_weights), *images)
+    model = build(**(without_weights if cfg.get("resume") else {}))
+    check_registered(model)
+    if images is not None and not tried:
         check_model(model, *images)
     return model
 
@@ -127,6 +127,7 @@ def instantiate_task(
         name = cfg.task._target_.rpartition(".")[2]
         log.info("%s does not take %s: these settings have no effect.", name, ", ".join(unused))
     task = call("task", resolved(cfg.task), **accepted)
+    warn_of_unknown_hooks(task, L.LightningModule)
     check_monitors(cfg, task, datamodule)
     try_optimizer(accepted.get("optimizer"), accepted.get("scheduler"))
     if "loss" in cfg.task and hasattr(datamodule, "classes"):
@@ -150,9 +151,16 @@ def instantiate_metrics(cfg: DictConfig, num_classes: int) -> dict[str, Metric]:
     """The extra metrics, by name."""
     nodes = resolved(cfg.get("metrics")) or {}
     return {
-        str(name): call(f"metrics.{name}", node, num_classes=num_classes)
+        str(name): _build_metric(f"metrics.{name}", node, num_classes)
         for name, node in nodes.items()
     }
+
+
+def _build_metric(path: str, node: Mapping[str, Any], num_classes: int) -> Metric:
+    """A metric, with the number of classes if it takes one."""
+    known, open_ended = parameters(locate(path, node["_target_"]))
+    takes_it = open_ended or "num_classes" in known
+    return call(path, node, **({"num_classes": num_classes} if takes_it else {}))
 
 
 def instantiate_callbacks(cfg: DictConfig, run_dir: Path) -> list[L.Callback]:
@@ -165,7 +173,7 @@ def instantiate_callbacks(cfg: DictConfig, run_dir: Path) -> list[L.Callback]:
         if "dirpath" in node and node["dirpath"] is None:
             node["dirpath"] = str(run_dir / "checkpoints")
         callbacks.append(_call_with_run(f"callbacks.{name}", node, cfg, run_dir))
-    return callbacks
+    return check_callbacks(callbacks)
 
 
 def instantiate_loggers(cfg: DictConfig, run_dir: Path) -> list[Logger]:

@@ -25,8 +25,8 @@ def prepare_config(cfg: DictConfig) -> None:
         UserError: a network or weights that do not exist.
     """
     for group, keys in (("data", ("root", "cache_dir")), ("model", ("weights",))):
-        node = cfg.get(group) or {}
-        for key in keys:
+        node = cfg.get(group)
+        for key in keys if isinstance(node, DictConfig) else ():
             # An interpolation stays as it is written: it may be a secret.
             if key not in node or OmegaConf.is_interpolation(node, key) or not node[key]:
                 continue
@@ -55,7 +55,7 @@ def _prepare_overfitting(cfg: DictConfig) -> None:
 def _apply_pretrained_defaults(cfg: DictConfig) -> None:
     """Set image size, channels, mean and std that are null to those of pretrained weights."""
     model = cfg.get("model")
-    if not model or not model.get("weights"):
+    if not isinstance(model, DictConfig) or not model.get("weights"):
         return
     expected_input = getattr(locate("model", model._target_), "pretrained_input", None)
     if expected_input is None:

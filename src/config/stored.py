@@ -5,6 +5,7 @@ Nothing heavy is imported here: the command line is read before anything else.
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path, PurePath
 from typing import Any
@@ -92,8 +93,11 @@ def _read(path: Path) -> dict[str, Any]:
 @cache
 def _known_targets() -> set[str]:
     """What this project's YAML files name as objects to build."""
-    files = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in CONF.rglob("*.yaml")]
-    return set(_targets(files))
+    known: set[str] = set()
+    for file in CONF.rglob("*.yaml"):
+        with suppress(yaml.YAMLError, UnicodeDecodeError):  # a file that this run does not use
+            known.update(_targets(yaml.safe_load(file.read_text(encoding="utf-8"))))
+    return known
 
 
 def _targets(node: Any) -> Iterator[str]:

@@ -140,6 +140,11 @@ def _check_output(model: nn.Module, output: Any, num_classes: int) -> None:
             f"{name} returns {kind} instead of logits.",
             "Return one tensor of shape (N, num_classes) from forward.",
         )
+    if output.ndim == 2 and output.shape[0] != IMAGES and output.shape[1] == num_classes:
+        raise UserError(
+            f"{name} returns logits of {output.shape[0]} images for {IMAGES} images.",
+            "Keep the first axis in forward: x.flatten(1), or x.view(x.shape[0], -1).",
+        )
     if tuple(output.shape) != (IMAGES, num_classes):
         raise UserError(
             f"{name} returns a tensor of shape {tuple(output.shape)} for {IMAGES} images, "

@@ -76,6 +76,7 @@ def locate(path: str, name: Any) -> Callable:
             found = import_module(module)
         else:
             near = [".".join([*parts[:i], other, *parts[i + 1 :]]) for other in _like(part, found)]
+            near = near or [".".join([*parts[:i], other]) for other in _classes(found)]
             raise UserError(
                 f"{path}._target_={name} cannot be imported: there is no {module}.",
                 did_you_mean(near) if near else remedy,
@@ -97,6 +98,14 @@ def _import_exists(module: str) -> bool:
     except ValueError:  # an empty part of a dotted name
         return False
     return True
+
+
+def _classes(module: Any) -> list[str]:
+    """Names of the classes that a module of one or two classes defines."""
+    members = vars(module).items() if isinstance(module, types.ModuleType) else []
+    own = [name for name, value in members if inspect.isclass(value)]
+    own = [name for name in own if vars(module)[name].__module__ == module.__name__]
+    return own if len(own) <= 2 else []
 
 
 def _like(name: str, found: Any) -> list[str]:

@@ -20,7 +20,7 @@ from ..config.plain import plain_config
 from ..errors import Interrupted, UserError
 from ..runs import RunFolder
 from ..runs.environment import command_line
-from ..runs.run_folder import last_checkpoint
+from ..runs.run_folder import last_checkpoint, status
 
 log = logging.getLogger(__name__)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -50,6 +50,8 @@ def _record(cfg: DictConfig, run_dir: Path, error: BaseException) -> None:
     folder = RunFolder(run_dir)
     if folder.is_used_elsewhere():  # the failure is that of this process, not of that run
         return
+    if isinstance(error, SystemExit | KeyboardInterrupt) and status(run_dir) == "completed":
+        return  # interrupted while the report was written
     try:
         if not (folder.path / "run.json").is_file():
             folder.start(plain_config(cfg), command_line())
@@ -88,9 +90,12 @@ def reported_error(error: BaseException, run_dir: Path) -> BaseException:
             f"Lower data.num_workers or data.batch_size, then {again}",
         )
     if isinstance(error, MisconfigurationException):
+        if "training_step" in text:
+            return UserError(
+                text, "training_step returns the loss, a tensor, or a dict with loss and logits."
+            )
         return UserError(
-            f"trainer: {text}",
-            "Check the keys under trainer; python train.py --cfg job shows them.",
+            text, "Check the task, the callbacks and the keys under trainer (--cfg job shows them)."
         )
     return error
 

@@ -20,7 +20,7 @@ Checkpoint = Mapping[str, Any]
 
 
 def checkpoint_files(ckpt: str | Sequence[str]) -> list[Path]:
-    """Return the files that `ckpt=` names: `a.ckpt`, `a.ckpt,b.ckpt`, `[a.ckpt,b.ckpt]`, or run folders."""
+    """Return the files of `ckpt=`: `a.ckpt`, `a.ckpt,b.ckpt`, `[a.ckpt,b.ckpt]`, or run folders."""
     if isinstance(ckpt, str) and not os.path.exists(ckpt):  # a file may have any name
         is_list = ckpt.startswith("[") and ckpt.endswith("]")
         ckpt = (ckpt[1:-1] if is_list else ckpt).split(",")

@@ -49,7 +49,7 @@ FREE = (
     "data.bad_files",
 )
 # Keys of a checkpoint that a training needs to continue.
-STATE_KEYS = ("loops", "callbacks", "optimizer_states", "lr_schedulers", "running_metrics")
+STATE_KEYS = ("loops", "callbacks", "optimizer_states", "lr_schedulers")
 
 
 def check_run_dir(cfg: DictConfig, run_dir: Path) -> None:
@@ -76,8 +76,11 @@ def check_resumable(cfg: DictConfig) -> None:
             change; a schedule that was planned for another length.
     """
     config = plain_config(cfg)
-    stored = checkpoint.read(cfg.resume)
-    before = stored["description"].get("config")
+    stored = checkpoint.read_state(Path(cfg.resume))
+    if "description" in stored:  # otherwise it is of a plain LightningModule
+        checkpoint.check(Path(cfg.resume), stored)
+    record = stored.get("description") or stored.get("run_record") or {}
+    before = record.get("config")
     if not before or not all(key in stored for key in STATE_KEYS):
         raise UserError(
             f"{cfg.resume} does not hold the state of a training.",
@@ -88,8 +91,13 @@ def check_resumable(cfg: DictConfig) -> None:
     for key in changed_keys(old, new):
         raise UserError(
             f"{key} was {old.get(key)} when this run began and cannot become {new.get(key)}.",
-            f"Leave {key} out of the command, or start a new run without resume.",
+            f"Leave {_typed(key)} out of the command, or start a new run without resume.",
         )
+
+
+def _typed(key: str) -> str:
+    """What a person types to change a key: the group instead of its `_target_`."""
+    return f"{key.removesuffix('._target_')}=..."
 
 
 def _check_length(cfg: DictConfig, before: dict[str, Any]) -> None:

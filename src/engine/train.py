@@ -3,6 +3,7 @@
 Everything else is a callback, see conf/callbacks/default.yaml.
 """
 
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig
 
 from ..config.instantiate import (
@@ -25,6 +27,8 @@ from ..config.validate import validate
 from ..runs.run_folder import last_checkpoint
 from .failures import recorded_failures
 from .resume import check_run_dir
+
+log = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
@@ -81,8 +85,19 @@ def evaluate_best(
         test: False leaves the test split alone.
     """
     has_test = getattr(datamodule, "has_test", True) and trainer.limit_test_batches != 0
-    evaluate = trainer.test if test and has_test else trainer.validate
+    if test and has_test and _can_evaluate(task, datamodule, "test"):
+        evaluate = trainer.test
+    elif _can_evaluate(task, datamodule, "validation"):
+        evaluate = trainer.validate
+    else:
+        return
     evaluate(task, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False)
+
+
+def _can_evaluate(task: L.LightningModule, datamodule: L.LightningDataModule, stage: str) -> bool:
+    """Whether a module and its data have what `trainer.test` or `trainer.validate` needs."""
+    loader = {"test": "test_dataloader", "validation": "val_dataloader"}[stage]
+    return is_overridden(f"{stage}_step", task) and is_overridden(loader, datamodule)
 
 
 def recorded_results(trainer: L.Trainer) -> dict[str, Any]:
@@ -90,6 +105,7 @@ def recorded_results(trainer: L.Trainer) -> dict[str, Any]:
     for callback in trainer.callbacks:
         if isinstance(getattr(callback, "results", None), dict):
             return callback.results
+    log.warning("No callback has recorded this run: it leaves no results.json.")
     evaluation = getattr(trainer.lightning_module, "evaluations", {}).get("val")
     loss = evaluation.metrics["loss"] if evaluation else math.nan
     for callback in trainer.checkpoint_callbacks:

@@ -61,13 +61,21 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         UserError: no such file, damaged, hostile, or not written by this project.
     """
     path = find(path)
-    if not path.is_file():
+    return check(path, read_state(path))
+
+
+def check(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a checkpoint file, if it describes a network of this project.
+
+    Raises:
+        UserError: it does not, or it holds what could harm a reader.
+    """
+    described = isinstance(content.get("description"), dict)
+    if not described and "run_record" in content:
         raise UserError(
-            f"There is no checkpoint {path}.",
-            "Give a .ckpt file, or the folder of a run that has checkpoints/best.ckpt.",
+            f"{path} is of a task that is not derived from ClassificationTask.",
+            "Load it with load_from_checkpoint of its class; train.py resume=... continues it.",
         )
-    content = _load(path)
-    described = isinstance(content, dict) and isinstance(content.get("description"), dict)
     if not described or not isinstance(content.get("state_dict"), dict):
         raise UserError(
             f"{path} was not written by this project.",
@@ -80,6 +88,21 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
             "Give a file that train.py has written, and check where this one comes from.",
         )
     return content
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The content of the checkpoint file of any task, on the CPU.
+
+    Raises:
+        UserError: no such file, damaged, or more than tensors and plain values.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"There is no checkpoint {path}.",
+            "Give a .ckpt file, or the folder of a run that has checkpoints/best.ckpt.",
+        )
+    content = _load(path)
+    return content if isinstance(content, dict) else {}
 
 
 def _load(path: Path) -> Any:
@@ -139,12 +162,27 @@ def save(content: Mapping[str, Any], path: str | os.PathLike) -> None:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint plugin, writing through `save`."""
+    """Lightning's checkpoint plugin, writing through `save`.
+
+    Hyper-parameters that are objects are left out: a file with them could not be read safely.
+    """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None
     ) -> None:
+        given = checkpoint.get("hyper_parameters")
+        if given:  # of `save_hyperparameters`
+            plain = {name: value for name, value in given.items() if _is_plain(value)}
+            checkpoint = {**checkpoint, "hyper_parameters": plain}
         save(checkpoint, path)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def construct(spec: Mapping[str, Any], room: str, base: type, **overrides: Any) -> Any:

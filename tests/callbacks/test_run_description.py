@@ -24,7 +24,7 @@ def test_titles(fit):
 def test_the_data(fit):
     run = fit()
     data = describe_data(run.trainer)
-    assert data["sizes"] == {"train": 1293, "val": 144} and data["classes"] == 10
+    assert data["sizes"] == {"train": 1293, "val": 144, "test": 360} and data["classes"] == 10
     assert data["split_hash"] == run.data.split_hash()
     assert data["fingerprint"] == run.data.fingerprint()
 
