@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from ..reporting.analysis import format_table, per_class, write_tables
 from ..runs import RunFolder
@@ -169,6 +170,8 @@ class RunRecorder(EpochCallback):
         self.folder.note(automatic={k: v for chosen in choices for k, v in chosen.items()})
         if not self.folder.has_results():  # those of an earlier part stay until the test
             self.folder.write_results(self.results)
+        if not any(is_overridden(step, pl_module) for step in ("validation_step", "test_step")):
+            self._record_results(trainer, pl_module, "val")  # nothing will be evaluated
 
     def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._record_results(trainer, pl_module, "test")

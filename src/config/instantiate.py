@@ -1,5 +1,6 @@
 """From a composed config to the objects of a run, one function for each of them."""
 
+import inspect
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -158,8 +159,11 @@ def instantiate_metrics(cfg: DictConfig, num_classes: int) -> dict[str, Metric]:
 
 def _build_metric(path: str, node: Mapping[str, Any], num_classes: int) -> Metric:
     """A metric, with the number of classes if it takes one."""
-    known, open_ended = parameters(locate(path, node["_target_"]))
-    takes_it = open_ended or "num_classes" in known
+    known, _ = parameters(locate(path, node["_target_"]))
+    signature = inspect.signature(
+        locate(path, node["_target_"])
+    )  # that of `__new__`, if it has one
+    takes_it = "num_classes" in known or "num_classes" in signature.parameters
     return call(path, node, **({"num_classes": num_classes} if takes_it else {}))
 
 

@@ -24,6 +24,13 @@ from ..runs.run_folder import last_checkpoint, status
 
 log = logging.getLogger(__name__)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Texts of torch, and what leads to them.
+NOTES = {
+    "Expected more than 1 value per channel when training": "Batch normalization cannot train on "
+    "one image: set data.drop_last=true, or another data.batch_size.",
+    "does not require grad and does not have a grad_fn": "The loss does not depend on the "
+    "parameters: item, detach or no_grad cuts them off.",
+}
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -38,12 +45,20 @@ def recorded_failures(cfg: DictConfig, run_dir: Path) -> Iterator[None]:
         with _sigterm_raises():
             yield
     except BaseException as error:
+        _add_notes(error)
         reported = reported_error(error, run_dir)
         if is_first_process():
             _record(cfg, run_dir, reported)
         if reported is error:
             raise
         raise reported from error
+
+
+def _add_notes(error: BaseException) -> None:
+    """Say what causes an error whose own text does not."""
+    for text, note in NOTES.items():
+        if text in str(error):
+            error.add_note(note)
 
 
 def _record(cfg: DictConfig, run_dir: Path, error: BaseException) -> None:

@@ -95,7 +95,7 @@ def test_a_failure_that_cannot_be_written_is_still_reported(tmp_path, monkeypatc
         (OSError(errno.EROFS, "Read-only file system", "/x"), "Read-only"),
         (OSError(errno.EDQUOT, "Quota exceeded", "/x/best.ckpt"), "disk is full: /x/best.ckpt"),
         (RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed."), "loader process"),
-        (MisconfigurationException("`devices` is\n  wrong"), "trainer: `devices` is wrong"),
+        (MisconfigurationException("`devices` is\n  wrong"), "`devices` is wrong"),
     ],
 )
 def test_failures_of_the_machine_and_of_settings_have_a_remedy(error, words, tmp_path):

@@ -2,15 +2,20 @@
 
 import sys
 
+import lightning as L
 import pytest
+import torch
 from helpers import ROOT, composed
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from torchmetrics import Metric
 
 from src.config.hydra_errors import to_user_error
 from src.config.tracebacks import format_error
 from src.engine.check import check
 from src.engine.train import train
 from src.errors import UserError
+from src.tasks import ClassificationTask
 
 NETWORK = """
 import torch
@@ -117,6 +122,54 @@ def test_mistakes_in_code_show_file_line_and_cause(student, old, new, words):
         assert word in text
 
 
+def test_a_view_that_splits_the_images(student):
+    text = student(changed(("torch.flatten(x, 1)", "x.view(-1, 200)"), ("16 * 5 * 5", "200")))
+    assert text.splitlines() == [
+        "MyNet returns logits of 4 images for 2 images.",
+        "Keep the first axis in forward: x.flatten(1), or x.view(x.shape[0], -1).",
+    ]
+
+
+def test_layers_in_a_list(student):
+    hidden = "self.convs = [nn.Conv2d(6, 16, 5)]"
+    text = student(
+        changed(("self.conv2 = nn.Conv2d(6, 16, 5)", hidden), ("self.conv2(", "self.convs[0]("))
+    )
+    assert "my_net.py:6: self.convs is a list of layers, which are neither trained nor" in text
+    assert "nn.ModuleList" in text
+
+
+class Typo(L.Callback):
+    def on_train_epoch_ends(self, trainer, pl_module):
+        pass
+
+
+class NoCallback:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("NoCallback", ["NoCallback is not a callback", "Inherit lightning.Callback"])],
+)
+def test_classes_that_are_no_callbacks(name, words, tmp_path):
+    cfg = composed([*OPTIONS, f"+callbacks.mine._target_={__name__}.{name}"])
+    text = shown(check, cfg, tmp_path / "run")
+    assert all(word in text for word in words)
+
+
+def test_a_hook_that_does_not_exist(tmp_path, caplog):
+    cfg = composed([*OPTIONS, f"+callbacks.mine._target_={__name__}.Typo"])
+    check(cfg, tmp_path / "run")
+    assert "Typo.on_train_epoch_ends is not a hook of Lightning" in caplog.text
+    assert "Did you mean on_train_epoch_end" in caplog.text
+
+
+def test_another_progress_bar_takes_the_place_of_ours(tmp_path):
+    bar = "+callbacks.bar._target_=lightning.pytorch.callbacks.TQDMProgressBar"
+    assert shown(check, composed([*OPTIONS, bar]), tmp_path / "run") is None
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -207,7 +260,78 @@ def test_a_recipe_without_its_first_line_is_not_ignored(text, tmp_path):
     assert "# @package _global_" in shown(check, cfg, tmp_path / "run")
 
 
-SLOW = [("simple_v3", 30), ("resnet9", 30), ("quick", 60), ("resnet18", 30)]
+NORM = ("self.fc1(x)", "nn.BatchNorm1d(120)(self.fc1(x))")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("norm", ["my_net.py", "Expected more than 1 value", "data.drop_last=true"]),
+        ("loss", ["The loss does not depend on the parameters"]),
+        ("callback", ["test_first_hour.py", "in on_train_epoch_start", "KeyError: 'mine'"]),
+        ("transform", ["test_first_hour.py", "in forward", "ZeroDivisionError"]),
+        ("metric", ["test_first_hour.py", "in update", "ValueError: mine"]),
+    ],
+)
+def test_code_that_fails_in_training_shows_its_frame(kind, words, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("my_net", None)
+    (tmp_path / "my_net.py").write_text(changed(NORM) if kind == "norm" else NETWORK)
+    cfg = composed([*OPTIONS, "model=lenet", "data.batch_size=1" if kind == "norm" else "seed=0"])
+    cfg.model._target_ = "my_net.MyNet"
+    key, name = FAILING.get(kind, ("", ""))
+    if key:
+        OmegaConf.update(cfg, key, {"_target_": f"{__name__}.{name}"}, force_add=True)
+    text = shown(train, cfg, tmp_path / "run")
+    assert len(text.splitlines()) <= 25
+    for word in words:
+        assert word in text
+
+
+FAILING = {
+    "callback": ("callbacks.mine", "Failing"),
+    "transform": ("data.augment", "FailingTransform"),
+    "metric": ("metrics.mine", "FailingMetric"),
+    "loss": ("task", "NoGradient"),
+}
+
+
+class Failing(L.Callback):
+    def on_train_epoch_start(self, trainer, pl_module):
+        return {}["mine"]
+
+
+class FailingTransform(torch.nn.Module):
+    def forward(self, image):
+        return image / (1 // 0)
+
+
+class FailingMetric(Metric):
+    def update(self, logits, labels):
+        raise ValueError("mine")
+
+    def compute(self):
+        return torch.zeros(())
+
+
+class NoGradient(ClassificationTask):
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch, batch_idx)["loss"].detach()
+
+
+def test_a_breakpoint_stops_at_a_real_batch(student, monkeypatch):
+    stops = []
+    monkeypatch.setattr(sys, "breakpointhook", lambda *args, **kwargs: stops.append(1))
+    code = changed(("        x = torch.flatten", "        breakpoint()\n        x = torch.flatten"))
+    assert student(code) is None and not stops
+
+
+SLOW = [("simple_v3", 30), ("resnet9", 30), ("quick", 60), ("resnet18", 30), ("vgg16", 30)]
+SLOW += [
+    ("torchvision model.name=mobilenet_v3_small", 30),
+    ("efficientnet_lite0", 30),
+    ("timm", 30),
+]
 
 
 @pytest.mark.parametrize(
@@ -215,9 +339,12 @@ SLOW = [("simple_v3", 30), ("resnet9", 30), ("quick", 60), ("resnet18", 30)]
     [("lenet", 25), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)],
 )
 def test_a_shipped_network_memorizes_one_batch(model, epochs, tmp_path):
-    typed = ["debug=overfit", f"model={model}", f"trainer.max_epochs={epochs}", "logger=none"]
+    if model == "timm":
+        pytest.importorskip("timm")
+    typed = ["debug=overfit", *f"model={model}".split(), f"trainer.max_epochs={epochs}"]
+    typed += ["logger=none"]
     typed += ["trainer.accelerator=cpu", "~callbacks.report", "data.batch_size=8"]
-    typed += ["model.weights=null"] * (model == "resnet18")
-    results = train(composed([*typed, "optimizer=adam", "optimizer.lr=0.003"]), tmp_path)
+    rate = 1e-4 if model == "vgg16" else 3e-3
+    results = train(composed([*typed, "optimizer=adam", f"optimizer.lr={rate}"]), tmp_path)
     assert results["train"]["acc"] == 1
     assert results["val"] is None and results["test"] is None
