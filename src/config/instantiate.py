@@ -159,11 +159,9 @@ def instantiate_metrics(cfg: DictConfig, num_classes: int) -> dict[str, Metric]:
 
 def _build_metric(path: str, node: Mapping[str, Any], num_classes: int) -> Metric:
     """A metric, with the number of classes if it takes one."""
-    known, _ = parameters(locate(path, node["_target_"]))
-    signature = inspect.signature(
-        locate(path, node["_target_"])
-    )  # that of `__new__`, if it has one
-    takes_it = "num_classes" in known or "num_classes" in signature.parameters
+    target = locate(path, node["_target_"])
+    known, _ = parameters(target)
+    takes_it = "num_classes" in {*known, *inspect.signature(target).parameters}  # of `__new__` too
     return call(path, node, **({"num_classes": num_classes} if takes_it else {}))
 
 

@@ -13,7 +13,7 @@ def test_training_on_files_in_their_original_format(cifar_root, tmp_path):
     assert result.returncode == 0, result.stderr
     (run,) = (tmp_path / "runs").iterdir()
     assert re.fullmatch(r"\d{4}(-\d\d){2}_\d\d-\d\d-\d\d-\d{6}_simple_v3_cifar10", run.name)
-    assert "SimpleV3 on CIFAR10: 419,690 parameters; 180 train, 20 val images" in result.stdout
+    assert "SimpleV3 on CIFAR10: 419,690 parameters; 180 train, 20 val" in result.stdout
     assert "airplane" in result.stdout and str(run) in result.stdout
     results = read_results(run)
     assert results["status"] == "completed"
