@@ -50,7 +50,7 @@ class BestCheckpoint(ModelCheckpoint, EpochCallback):
         self._validated |= not trainer.sanity_checking
         if self._validated and self.monitor not in trainer.callback_metrics:
             logged = [name for name in trainer.callback_metrics if name.startswith("val")]
-            if self.monitor.startswith("val"):
+            if str(self.monitor).startswith("val"):
                 raise UserError(
                     f"The task does not log {self.monitor}, by which best.ckpt is chosen.",
                     "Log it in validation_step, or set callbacks.best.monitor to one of: "

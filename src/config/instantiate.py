@@ -75,8 +75,9 @@ def instantiate_model(cfg: DictConfig, datamodule: Any) -> nn.Module | None:
     without_weights = {"weights": None} if "weights" in node else {}
     build = partial(call, "model", node, **facts)
     size = getattr(datamodule, "image_size", None)
-    has_facts = size and {"in_channels", "num_classes"} <= set(facts)  # those of a trial
-    images = (facts["in_channels"], size, facts["num_classes"]) if has_facts else None
+    images: tuple[int, int, int] | None = None  # of a trial
+    if size and {"in_channels", "num_classes"} <= set(facts):
+        images = (facts["in_channels"], size, facts["num_classes"])
     tried = images is None or try_on_meta(partial(build, **without_weights), *images)
     model = build(**(without_weights if cfg.get("resume") else {}))
     check_registered(model)

@@ -50,7 +50,7 @@ def write_report(
         evaluation = getattr(task, "evaluations", {}).get(split)
         if task is not None and evaluation is not None:
             page["classes"] = _class_section(folder, split, task.classes, evaluation)
-            if hasattr(datamodule, "images"):  # not a plain LightningDataModule
+            if isinstance(datamodule, ImageDataModule):  # not a plain LightningDataModule
                 page["misclassified"] = misclassified_gallery(task, datamodule, split)
                 page["samples"] = training_samples(datamodule) if show_samples else None
         _render(folder / "report.html", "report.html.jinja", page)
