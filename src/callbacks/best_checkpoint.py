@@ -48,14 +48,13 @@ class BestCheckpoint(ModelCheckpoint, EpochCallback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._validated |= not trainer.sanity_checking
-        if self._validated and self.monitor not in trainer.callback_metrics:
-            logged = [name for name in trainer.callback_metrics if name.startswith("val")]
-            if str(self.monitor).startswith("val"):
-                raise UserError(
-                    f"The task does not log {self.monitor}, by which best.ckpt is chosen.",
-                    "Log it in validation_step, or set callbacks.best.monitor to one of: "
-                    f"{', '.join(logged) or 'nothing is logged there'}.",
-                )
+        is_of_val = str(self.monitor).startswith("val")
+        if self._validated and is_of_val and self.monitor not in trainer.callback_metrics:
+            raise UserError(
+                f"The task does not log {self.monitor}, by which best.ckpt is chosen.",
+                "Log it in validation_step, or set callbacks.best.monitor. Logged so far: "
+                f"{', '.join(trainer.callback_metrics) or 'nothing'}.",
+            )
         super().on_validation_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

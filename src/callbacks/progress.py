@@ -180,8 +180,8 @@ def format_epoch(
     added = [n for n in map(_with_slash, chosen) if n in known and not n.startswith("val/")]
     parts = [name]
     for split, names in (("train", added), ("val", extra)):
-        usual = [f"{split}/loss", f"{split}/acc"]
-        shown = [n for n in dict.fromkeys([*usual, *names]) if n in known]
+        ordered = dict.fromkeys([f"{split}/loss", f"{split}/acc", *names])  # each once
+        shown = [n for n in ordered if n in known]
         values = [f"{n.removeprefix(f'{split}/')} {known[n]:.4f}" for n in shown]
         if values:
             mark = "" if split == "train" else " *" if is_best else "  "

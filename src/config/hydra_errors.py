@@ -44,13 +44,7 @@ def to_user_error(error: Exception) -> UserError | None:
             "'optimizer.betas=[0.9,0.99]'.",
         )
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        if error.context_mark is not None and "could not find" in str(error.problem):
-            mark = error.context_mark  # the line without a colon, not the one after it
-        return UserError(
-            f"{os.path.relpath(mark.name)}:{mark.line + 1}: {error.problem or error.context}.",
-            "YAML needs KEY: VALUE, blanks instead of tabs, and closed brackets and quotes.",
-        )
+        return _yaml_error(error, error.problem_mark)
     if any(own_frames(error)):
         return None
     unknown_key = ConfigKeyError | ConfigAttributeError
@@ -66,6 +60,16 @@ def to_user_error(error: Exception) -> UserError | None:
         return _group_without_name() or _general(error)
     about_values = isinstance(error, OmegaConfBaseException) and not isinstance(error, unknown_key)
     return _general(error) if about_values or isinstance(error, HydraException) else None
+
+
+def _yaml_error(error: yaml.MarkedYAMLError, mark: yaml.Mark) -> UserError:
+    """File and line of a YAML file that cannot be read."""
+    if error.context_mark is not None and "could not find" in str(error.problem):
+        mark = error.context_mark  # the line without a colon, not the one after it
+    return UserError(
+        f"{os.path.relpath(mark.name)}:{mark.line + 1}: {error.problem or error.context}.",
+        "YAML needs KEY: VALUE, blanks instead of tabs, and closed brackets and quotes.",
+    )
 
 
 def _group_without_name() -> UserError | None:

@@ -19,7 +19,8 @@ from torchmetrics import Metric
 
 from ..errors import UserError
 from ..loggers.profiler import CompactProfiler
-from ..runs.checkpoint import AtomicCheckpointIO, to_plain
+from ..runs.checkpoint import to_plain
+from ..runs.checkpoint_io import AtomicCheckpointIO
 from .code_checks import check_callbacks, check_registered, warn_of_unknown_hooks
 from .factory import call, partial_instantiate
 from .layers import location

@@ -102,9 +102,10 @@ def _import_exists(module: str) -> bool:
 
 def _classes(module: Any) -> list[str]:
     """Names of the classes that a module of one or two classes defines."""
-    members = vars(module).items() if isinstance(module, types.ModuleType) else []
-    own = [name for name, value in members if inspect.isclass(value)]
-    own = [name for name in own if vars(module)[name].__module__ == module.__name__]
+    if not isinstance(module, types.ModuleType):
+        return []
+    classes = [(name, value) for name, value in vars(module).items() if inspect.isclass(value)]
+    own = [name for name, value in classes if value.__module__ == module.__name__]
     return own if len(own) <= 2 else []
 
 

@@ -238,7 +238,7 @@ class ImageDataModule(L.LightningDataModule):
         """Augment on the device, in training only; Lightning calls it after the copy to it."""
         images, labels = batch
         if images.ndim == 2:  # cached features
-            return batch
+            return images, labels
         images = convert_channels(images, self.channels)
         if self.trainer is None or not self.trainer.training:
             return images, labels

@@ -105,13 +105,10 @@ def reported_error(error: BaseException, run_dir: Path) -> BaseException:
             f"Lower data.num_workers or data.batch_size, then {again}",
         )
     if isinstance(error, MisconfigurationException):
+        remedy = "Check the task, the callbacks and the keys under trainer (--cfg job shows them)."
         if "training_step" in text:
-            return UserError(
-                text, "training_step returns the loss, a tensor, or a dict with loss and logits."
-            )
-        return UserError(
-            text, "Check the task, the callbacks and the keys under trainer (--cfg job shows them)."
-        )
+            remedy = "training_step returns the loss, a tensor, or a dict with loss and logits."
+        return UserError(text, remedy)
     return error
 
 

@@ -16,7 +16,6 @@ from typing import Annotated, Any, NotRequired
 
 import numpy as np
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
 
@@ -70,23 +69,16 @@ def check(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: it does not, or it holds what could harm a reader.
     """
-    described = isinstance(content.get("description"), dict)
-    if not described and "run_record" in content:
+    if "description" not in content and "run_record" in content:
         raise UserError(
             f"{path} is of a task that is not derived from ClassificationTask.",
             "Load it with load_from_checkpoint of its class; train.py resume=... continues it.",
         )
-    if not described or not isinstance(content.get("state_dict"), dict):
-        raise UserError(
-            f"{path} was not written by this project.",
-            "Give a best.ckpt or last.ckpt from a run folder.",
-        )
-    problem = _find_problem(content)
+    if not isinstance(content.get("description"), dict):
+        raise _foreign(path)
+    problem = _find_problem(content["description"])
     if problem is not None:
-        raise UserError(
-            f"{path} is not loaded: {problem}.",
-            "Give a file that train.py has written, and check where this one comes from.",
-        )
+        raise _refused(path, problem)
     return content
 
 
@@ -94,7 +86,7 @@ def read_state(path: Path) -> dict[str, Any]:
     """The content of the checkpoint file of any task, on the CPU.
 
     Raises:
-        UserError: no such file, damaged, or more than tensors and plain values.
+        UserError: no such file, damaged, or more than plain tensors and values.
     """
     if not path.is_file():
         raise UserError(
@@ -102,7 +94,28 @@ def read_state(path: Path) -> dict[str, Any]:
             "Give a .ckpt file, or the folder of a run that has checkpoints/best.ckpt.",
         )
     content = _load(path)
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise _foreign(path)
+    for name, tensor in content["state_dict"].items():
+        if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.is_meta:
+            raise _refused(path, f"{name} is not a plain tensor")
+        if tensor.nbytes > tensor.untyped_storage().nbytes():  # a view that repeats its values
+            raise _refused(path, f"{name} of {tuple(tensor.shape)} is larger than the file")
+    return content
+
+
+def _foreign(path: Path) -> UserError:
+    return UserError(
+        f"{path} was not written by this project.",
+        "Give a best.ckpt or last.ckpt from a run folder.",
+    )
+
+
+def _refused(path: Path, problem: str) -> UserError:
+    return UserError(
+        f"{path} is not loaded: {problem}.",
+        "Give a file that train.py has written, and check where this one comes from.",
+    )
 
 
 def _load(path: Path) -> Any:
@@ -126,14 +139,8 @@ def _suggest_sibling(path: Path) -> str:
     return "Get the file again from where it was written."
 
 
-def _find_problem(content: Mapping[str, Any]) -> str | None:
+def _find_problem(description: Mapping[str, Any]) -> str | None:
     """What this project never writes and what could harm a reader who relies on it."""
-    for name, tensor in content["state_dict"].items():
-        if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.is_meta:
-            return f"{name} is not a plain tensor"
-        if tensor.nbytes > tensor.untyped_storage().nbytes():  # a view that repeats its values
-            return f"{name} of {tuple(tensor.shape)} is larger than the file"
-    description = content["description"]
     try:
         TypeAdapter(_Description).validate_python(description, strict=True)
     except ValidationError as error:
@@ -159,30 +166,6 @@ def save(content: Mapping[str, Any], path: str | os.PathLike) -> None:
         except RuntimeError as error:  # what the zip writer makes of a failed write
             cause = error.__context__
             raise cause if isinstance(cause, OSError) else error from None
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint plugin, writing through `save`.
-
-    Hyper-parameters that are objects are left out: a file with them could not be read safely.
-    """
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None
-    ) -> None:
-        given = checkpoint.get("hyper_parameters")
-        if given:  # of `save_hyperparameters`
-            plain = {name: value for name, value in given.items() if _is_plain(value)}
-            checkpoint = {**checkpoint, "hyper_parameters": plain}
-        save(checkpoint, path)
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(map(_is_plain, value.values()))
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str)
 
 
 def construct(spec: Mapping[str, Any], room: str, base: type, **overrides: Any) -> Any:

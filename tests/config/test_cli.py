@@ -118,6 +118,7 @@ def hydra_error(arguments: list[str], monkeypatch) -> str:
         (["seed=0", "model=lenet", "logger=null"], ["logger=null", "logger=[]"]),
         (["+seed=1"], ["seed", "plus sign"]),
         (["optimizer"], ["optimizer", "KEY=VALUE"]),
+        (["+logger=csv"], ["logger has a value already", "'logger=[tensorboard,csv]'"]),
     ],
 )
 def test_mistakes_that_hydra_finds(arguments, words, monkeypatch):

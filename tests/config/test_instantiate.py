@@ -27,7 +27,7 @@ from src.config.prepare import prepare_config
 from src.config.validate import validate
 from src.errors import UserError
 from src.models import SimpleV3
-from src.runs.checkpoint import AtomicCheckpointIO
+from src.runs.checkpoint_io import AtomicCheckpointIO
 
 USER_CODE = """
 import lightning as L

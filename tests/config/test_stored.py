@@ -1,5 +1,6 @@
 """Settings from a run folder are data: what is refused, and what the command line replaces."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import yaml
 from helpers import composed
 from omegaconf import OmegaConf
 
+from src.config import stored
 from src.config.stored import read_stored_config, resumed_config
 from src.errors import UserError
 
@@ -105,3 +107,14 @@ def test_typed_values_replace_what_is_not_trusted(run):
     assert cfg.data.root == "/data" and cfg.model._target_ == "my.Net"
     with pytest.raises(UserError, match=r"type it: model\._target_="):
         resumed_config(composed(typed[:2]), typed[:2])
+
+
+def test_a_file_of_another_run_that_is_no_yaml_does_not_matter(run, tmp_path, monkeypatch):
+    shutil.copytree(stored.CONF, tmp_path / "conf")
+    (tmp_path / "conf" / "model" / "broken.yaml").write_text("_target_: x\nwidth 8\n")
+    monkeypatch.setattr(stored, "CONF", tmp_path / "conf")
+    stored._known_targets.cache_clear()
+    try:
+        assert read_stored_config(run / "config.yaml")["model"]
+    finally:
+        stored._known_targets.cache_clear()

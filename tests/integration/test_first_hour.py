@@ -148,14 +148,10 @@ class NoCallback:
     pass
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [("NoCallback", ["NoCallback is not a callback", "Inherit lightning.Callback"])],
-)
-def test_classes_that_are_no_callbacks(name, words, tmp_path):
-    cfg = composed([*OPTIONS, f"+callbacks.mine._target_={__name__}.{name}"])
+def test_a_class_that_is_no_callback(tmp_path):
+    cfg = composed([*OPTIONS, f"+callbacks.mine._target_={__name__}.NoCallback"])
     text = shown(check, cfg, tmp_path / "run")
-    assert all(word in text for word in words)
+    assert "NoCallback is not a callback" in text and "Inherit lightning.Callback" in text
 
 
 def test_a_hook_that_does_not_exist(tmp_path, caplog):
@@ -220,7 +216,7 @@ def test_frozen_parameters(student):
         ("_target_: [my_net.MyNet\n", ["my_net.yaml:2", "expected ',' or ']'"]),
         ('_target_: "my_net.MyNet\n', ["my_net.yaml:2"]),
         ("a: 1\na: 2\n", ["my_net.yaml:2", "duplicate key a"]),
-        ("_target_: my_net.MyNet\nwidth 32\n", ["my_net.yaml:"]),
+        ("_target_: my_net.MyNet\nwidth 32\n", ["my_net.yaml:2"]),
         ("", ["model has no _target_", "conf/model/"]),
         ("_target_:\n", ["model has no _target_"]),
         ("target: my_net.MyNet\n", ["model has no _target_"]),
@@ -344,7 +340,6 @@ def test_a_shipped_network_memorizes_one_batch(model, epochs, tmp_path):
     typed = ["debug=overfit", *f"model={model}".split(), f"trainer.max_epochs={epochs}"]
     typed += ["logger=none"]
     typed += ["trainer.accelerator=cpu", "~callbacks.report", "data.batch_size=8"]
-    rate = "optimizer.lr=0.003"
-    results = train(composed([*typed, "optimizer=adam", rate]), tmp_path)
+    results = train(composed([*typed, "optimizer=adam", "optimizer.lr=0.003"]), tmp_path)
     assert results["train"]["acc"] == 1
     assert results["val"] is None and results["test"] is None

@@ -123,7 +123,7 @@ def test_other_names_and_no_test(tmp_path, caplog):
     cfg = config("Other", "PlainData")
     with pytest.raises(UserError, match="does not log val/loss") as error:
         train(cfg, tmp_path / "a")
-    assert "callbacks.best.monitor to one of: val_loss" in error.value.remedy
+    assert "Logged so far: train_loss, val_loss" in error.value.remedy
     cfg.callbacks.best.monitor = "val_loss"
     results = train(cfg, tmp_path / "b")
     assert results["status"] == "completed" and results["test"] is None

@@ -1,0 +1,45 @@
+"""Lightning's checkpoint plugin, which writes files that can be read safely."""
+
+import logging
+import os
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from lightning.fabric.plugins import TorchCheckpointIO
+
+from .checkpoint import save
+
+log = logging.getLogger(__name__)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint plugin, writing through `save`.
+
+    Hyper-parameters that are objects are left out: a file with them could not be read safely.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None
+    ) -> None:
+        given = checkpoint.get("hyper_parameters")
+        if given:  # of `save_hyperparameters`
+            plain = {name: value for name, value in given.items() if _is_plain(value)}
+            _warn_of_left_out(tuple(given.keys() - plain.keys()))
+            checkpoint = {**checkpoint, "hyper_parameters": plain}
+        save(checkpoint, path)
+
+
+@cache
+def _warn_of_left_out(names: tuple[str, ...]) -> None:
+    """Say it once, not for every checkpoint."""
+    if names:
+        log.warning("Hyper-parameters that are objects are not saved: %s.", ", ".join(names))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
