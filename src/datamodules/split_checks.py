@@ -39,8 +39,8 @@ def warn_of_overlap(sets: Mapping[str, tuple[Any, torch.Tensor]]) -> None:
 
 def count_equal(images: torch.Tensor, others: torch.Tensor) -> int:
     """How many of the images (N, ...) are among the others (M, ...)."""
-    known = {hash(row.numpy().tobytes()) for row in others}
-    return sum(hash(row.numpy().tobytes()) in known for row in images)
+    known = {hash(row.tobytes()) for row in others.numpy()}
+    return sum(hash(row.tobytes()) in known for row in images.numpy())
 
 
 def warn_of_missing_classes(labels: torch.Tensor, classes: Sequence[str]) -> None:

@@ -35,6 +35,7 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setattr(original_files, "SYSTEM_FOLDERS", {})
 
 
+@pytest.mark.slow
 def test_cifar10_files_with_other_checksums_are_read_with_a_warning(cifar_root, caplog):
     data = ready(CIFAR10DataModule(cifar_root, batch_size=16, val_size=20))
     assert data.sizes() == {"train": 180, "val": 20, "test": 30}

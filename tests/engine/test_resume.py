@@ -41,7 +41,10 @@ class NumpyNoise:
     [
         (17, 15, [EVERY, "model=simple_v3", "trainer.val_check_interval=0.5"]),
         (23, 20, [EVERY, "scheduler=onecycle", "data.mixup=0.2", "data.cutmix=1"]),
-        (17, 15, [EVERY, "callbacks.ema.enabled=true", "data.num_workers=2"]),
+        pytest.param(
+            *(17, 15, [EVERY, "callbacks.ema.enabled=true", "data.num_workers=2"]),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(17, 12, [], marks=pytest.mark.slow),  # no checkpoints inside epochs
         pytest.param(22, 10, [EVERY, *ACCUMULATED], marks=pytest.mark.slow),
         pytest.param(8, 5, [EVERY, *FROZEN], marks=pytest.mark.slow),
@@ -61,7 +64,7 @@ def test_a_run_cut_off_inside_an_epoch_ends_bit_equal(batches, step, options, tm
     assert len(read_results(parts, "run.json")["earlier"]) == 1
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_transforms_that_draw_from_numpy_and_random_repeat(workers, tmp_path, monkeypatch):
     monkeypatch.setattr("torchvision.transforms.v2.RandAugment", lambda **kwargs: NumpyNoise())
     options = [*SMALL, "data/augment=rand_augment", f"data.num_workers={workers}", TWO_EPOCHS]

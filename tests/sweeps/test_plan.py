@@ -192,6 +192,7 @@ def test_sweeps_that_start_in_the_same_second_have_folders_of_their_own():
 # Jobs in processes of other engines
 
 
+@pytest.mark.slow
 def test_a_job_in_a_shared_process_fails_is_resumed_and_is_left_alone_when_done(
     tmp_path, monkeypatch
 ):

@@ -76,6 +76,7 @@ def states(study: "optuna.Study") -> list[str]:
     return [trial.state.name for trial in study.trials]
 
 
+@pytest.mark.slow
 def test_the_same_command_continues_to_the_number_of_trials(start, tmp_path, capsys):
     assert states(start("n_trials=3", "sampler=random")) == ["COMPLETE"] * 3
     study = start("n_trials=5", "sampler=random", "workers=2")
@@ -121,7 +122,7 @@ def test_failures_in_a_row_end_a_search(start, monkeypatch):
     assert "exit code 3" in caught.value.problem and "output.log" in caught.value.remedy
 
 
-@pytest.mark.parametrize("has_lock_file", [False, True])
+@pytest.mark.parametrize("has_lock_file", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_trial_whose_worker_died_is_resumed_once(has_lock_file, start, tmp_path):
     folder = tmp_path / "study"
     fixed = ["model=lenet", "trainer.max_epochs=4"]

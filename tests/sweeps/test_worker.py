@@ -37,6 +37,7 @@ def job(tmp_path) -> Path:
     return tmp_path / "job"
 
 
+@pytest.mark.slow
 def test_a_job_trains_and_logs_to_its_folder(job):
     result = run_worker(job)
     assert result.returncode == 0, result.stderr
