@@ -1,4 +1,4 @@
-"""Checks of classes that users write: hidden layers, hooks that do not exist, missing bases."""
+"""Checks of classes that users write: unregistered layers, hooks that do not exist, missing bases."""
 
 import logging
 from collections.abc import Iterator
@@ -28,8 +28,8 @@ def check_registered(model: nn.Module) -> None:
             if name.startswith("_") or not isinstance(value, list | tuple | dict):
                 continue
             layers = value.values() if isinstance(value, dict) else value
-            hidden = [layer for layer in layers if isinstance(layer, nn.Module)]
-            parameters = {id(p) for layer in hidden for p in layer.parameters()}
+            unregistered = [layer for layer in layers if isinstance(layer, nn.Module)]
+            parameters = {id(p) for layer in unregistered for p in layer.parameters()}
             if parameters - known:
                 kind = "ModuleDict" if isinstance(value, dict) else "ModuleList"
                 raise UserError(

@@ -131,9 +131,9 @@ def test_a_view_that_splits_the_images(student):
 
 
 def test_layers_in_a_list(student):
-    hidden = "self.convs = [nn.Conv2d(6, 16, 5)]"
+    in_a_list = "self.convs = [nn.Conv2d(6, 16, 5)]"
     text = student(
-        changed(("self.conv2 = nn.Conv2d(6, 16, 5)", hidden), ("self.conv2(", "self.convs[0]("))
+        changed(("self.conv2 = nn.Conv2d(6, 16, 5)", in_a_list), ("self.conv2(", "self.convs[0]("))
     )
     assert "my_net.py:6: self.convs is a list of layers, which are neither trained nor" in text
     assert "nn.ModuleList" in text
