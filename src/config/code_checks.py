@@ -1,4 +1,4 @@
-"""Checks of classes that users write: unregistered layers, hooks that do not exist, missing bases."""
+"""Checks of classes that users write: layers in plain lists, unknown hooks, missing bases."""
 
 import logging
 from collections.abc import Iterator
