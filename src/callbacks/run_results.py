@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 
 from ..reporting.analysis import class_metrics, summary_metrics
 from .base import epoch_metrics
@@ -56,13 +56,26 @@ def summarize_run(
         "best_epoch": best["epoch"] if best else None,
         "monitor": monitored(trainer)[0],
         "metrics": list(extra),
-        "epochs": trainer.current_epoch,
+        "epochs": trainer.fit_loop.epoch_progress.current.ready,  # begun
+        "stopped_by": stopped_by(trainer),
         "seed": global_seed(),
         "train_seconds": round(timer.train_seconds, 3) if timer else None,
         "images_per_second": round(speed, 1) if speed is not None else None,
         "num_parameters": count_parameters(pl_module),
         "checkpoint": None,
     }
+
+
+def stopped_by(trainer: L.Trainer) -> str | None:
+    """What ended the training before `max_epochs`: a key of the trainer, or a callback's class."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, Timer):
+            left = callback.time_remaining()
+            if left is not None and left <= 0:
+                return "max_time"
+        if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
+            return type(callback).__name__
+    return "max_steps" if trainer.global_step >= trainer.max_steps >= 0 else None
 
 
 def count_parameters(pl_module: Any) -> int:
@@ -109,4 +122,6 @@ def closing_line(results: Mapping[str, Any], run_dir: Path) -> str:
         line += " (nothing was validated: the weights are the last ones)"
     if results["train_seconds"] is not None:
         line += f" after {results['train_seconds']:.0f} s of training"
+    if results["stopped_by"] is not None:
+        line += f", stopped by {results['stopped_by']}"
     return f"{line}\n{run_dir}"

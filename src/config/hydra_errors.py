@@ -133,6 +133,16 @@ def _same_name(typed: str, settings: Iterable[str]) -> list[str]:
     return exact or [key for key in found if key.count(".") == found[0].count(".")][:3]
 
 
+def _several_values(argument: str) -> UserError:
+    """Values with commas, without `-m`."""
+    script = Path(sys.argv[0]).name
+    return UserError(
+        f"{argument} has several values.",
+        f"For one run with each of them: python {script} -m {argument}. A single value with "
+        "commas is a list, in brackets.",
+    )
+
+
 def _general(error: Exception) -> UserError:
     """The first lines of an error and of its cause."""
     lines = [
@@ -145,6 +155,9 @@ def _general(error: Exception) -> UserError:
         group = several[1]
         remedy = f"Type all of them: '{group}=[NAME,NAME]', such as 'logger=[tensorboard,csv]'."
         return UserError(f"{group} has a value already, and + does not add to it.", remedy)
+    ambiguous = re.match(r"Ambiguous value for argument '(.*)'", lines[0])
+    if ambiguous:
+        return _several_values(ambiguous[1])
     script = Path(sys.argv[0]).name
     remedy = f"python {script} --help lists the groups, python {script} --cfg job every key."
     if any(argument.startswith("+") for argument in sys.argv[1:]):

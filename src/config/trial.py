@@ -26,6 +26,7 @@ from .factory import guarded
 from .layers import layer_notes, location
 from .plain import resolved
 from .settings import is_enabled
+from .tracebacks import own_frames
 from .validate import parameters
 
 IMAGES = 2  # of a trial
@@ -219,20 +220,30 @@ def try_loss(loss: Callable, datamodule: Any) -> None:
     try:
         with warnings.catch_warnings(action="ignore"):
             loss(outputs, labels)
-    except Exception:
-        if labels.ndim == 1 and _takes_probabilities(loss, outputs):
+    except Exception as error:
+        if _runs(loss, labels, outputs):
+            raise UserError(
+                f"task.loss: {type(loss).__name__} takes (labels, logits), and is called with "
+                "(logits, labels).",
+                f"Swap the arguments of forward in {location(type(loss))}.",
+            ) from None
+        if labels.ndim == 1 and _runs(loss, outputs, torch.zeros_like(outputs)):
             raise UserError(
                 f"task.loss: {type(loss).__name__} takes one number per class and image as labels, "
                 "and the labels are class indices.",
                 "Use torch.nn.CrossEntropyLoss, or a loss of your own with "
                 "torch.nn.functional.one_hot(labels, num_classes).float().",
             ) from None
+        if any(own_frames(error)):
+            error.add_note("The loss was called as loss(logits, labels): float (N, C), int64 (N,).")
+            raise
         guarded("task.loss", loss, outputs, labels)
 
 
-def _takes_probabilities(loss: Callable, outputs: torch.Tensor) -> bool:
+def _runs(function: Callable, *args: torch.Tensor) -> bool:
     try:
-        loss(outputs, torch.zeros_like(outputs))
+        with warnings.catch_warnings(action="ignore"):
+            function(*args)
     except Exception:
         return False
     return True

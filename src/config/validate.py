@@ -19,7 +19,7 @@ from pydantic_core import SchemaError
 
 from ..errors import UserError
 from ..tasks.optim import LENGTH_ARGUMENTS
-from .hydra_errors import closest, did_you_mean
+from .hydra_errors import CONF, closest, did_you_mean
 from .plain import resolved
 from .settings import ROOT, annotation_of, check_groups, check_settings
 
@@ -152,6 +152,7 @@ def _type_hints(function: Callable) -> dict[str, Any]:
 
 def _check_arguments(path: str, node: Mapping[str, Any], target: Callable) -> None:
     known, open_ended = parameters(target)
+    _check_function(path, node, target, known)
     for key, value in node.items():
         full_key = f"{path}.{key}"
         own_annotation = annotation_of(full_key)
@@ -173,6 +174,24 @@ def _check_arguments(path: str, node: Mapping[str, Any], target: Callable) -> No
             )
 
 
+def _check_function(
+    path: str, node: Mapping[str, Any], target: Callable, known: Mapping[str, inspect.Parameter]
+) -> None:
+    """Refuse a function, such as a loss, that would be called while the run is built."""
+    if not inspect.isfunction(target) or node.get("_partial_"):
+        return
+    if path.startswith(("task.", "data.")):  # the others get arguments from the run
+        empty = inspect.Parameter.empty
+        missing = [key for key in known if known[key].default is empty and key not in node]
+        if missing:
+            raise UserError(
+                f"{path}: the function {target.__name__} would be called without "
+                f"{' and '.join(missing)}.",
+                f"To pass the function itself, add +{path}._partial_=true, or _partial_: true "
+                "below its _target_.",
+            )
+
+
 def _check_value(path: str, value: Any, annotation: Any, default: Any = None) -> None:
     if value == {}:  # what an empty YAML file gives
         value = None
@@ -184,7 +203,20 @@ def _check_value(path: str, value: Any, annotation: Any, default: Any = None) ->
         has_default = isinstance(default, bool | int | float | str)
         leave_out = f"leave it out for the default, {json.dumps(default)}" if has_default else ""
         remedy = f"Correct the value of {path}{', or ' if has_default else ''}{leave_out}."
+        remedy = _form_of(path, value, expected) or remedy
         raise UserError(f"{path}={shown}: input should be {expected}.", remedy)
+
+
+def _form_of(path: str, value: Any, expected: str) -> str | None:
+    """How a value is typed that is an object, or a duration; None for all others."""
+    if "duration" in expected:
+        return f"Write days:hours:minutes:seconds, such as {path}=00:12:00:00 for twelve hours."
+    if "_target_" not in expected or not isinstance(value, str):
+        return None
+    group = path.replace(".", "/")
+    if (CONF / group).is_dir():
+        return f"{group} is a group: choose one of its files with {group}={value}."
+    return f"Name its class: {path}._target_=MODULE.CLASS, such as torch.nn.MSELoss for a loss."
 
 
 def mismatch(value: Any, annotation: Any) -> str | None:

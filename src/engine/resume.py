@@ -1,7 +1,8 @@
 """Whether a run can start in its folder, and whether a run can be resumed with other settings."""
 
+import logging
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from ..runs import RunFolder, checkpoint
 from ..runs.run_folder import flatten, last_checkpoint
 from ..tasks.optim import LENGTH_ARGUMENTS
 from .failures import is_first_process
+
+log = logging.getLogger(__name__)
 
 # Settings that change the arithmetic of the training: a resumed run keeps them ...
 FIXED = (
@@ -87,6 +90,7 @@ def check_resumable(cfg: DictConfig) -> None:
             "Resume from a checkpoint that train.py has written.",
         )
     _check_length(cfg, before)
+    _check_remaining(cfg, stored)
     old, new = flatten(before), flatten(checkpoint.to_plain(config))
     for key in changed_keys(old, new):
         raise UserError(
@@ -109,6 +113,28 @@ def _check_length(cfg: DictConfig, before: dict[str, Any]) -> None:
             f"{cfg.trainer.max_epochs}.",
             f"Resume with trainer.max_epochs={epochs}, or start a new run.",
         )
+
+
+def _check_remaining(cfg: DictConfig, stored: Mapping[str, Any]) -> None:
+    """Refuse a length that is shorter than what was trained, and say where nothing is left."""
+    epochs = stored["loops"]["fit_loop"]["epoch_progress"]["current"]
+    done = {
+        "max_epochs": (epochs["ready"], epochs["processed"]),
+        "max_steps": (stored["global_step"], stored["global_step"]),
+    }
+    for key, (begun, finished) in done.items():
+        limit = cfg.trainer.get(key)
+        if limit is None or limit == -1:
+            continue
+        if limit < begun:
+            raise UserError(
+                f"trainer.{key}={limit}, but this run has done {begun} already.",
+                f"Leave trainer.{key} out, or set it above {begun}.",
+            )
+        if limit == finished:
+            log.info(
+                "Nothing is left to train: trainer.%s is %s. A higher one goes on.", key, limit
+            )
 
 
 def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> Iterable[str]:

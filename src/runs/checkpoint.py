@@ -196,7 +196,8 @@ def construct(spec: Mapping[str, Any], room: str, base: type, **overrides: Any) 
 
 
 def _find_class(target: str, room: str, base: type) -> type:
-    remedy = f"Only classes of {PACKAGE}.{room} are built from a checkpoint; check its origin."
+    remedy = f"Only classes of {PACKAGE}.{room} are built from a checkpoint; check its origin"
+    remedy += ", or type the data set: data=NAME." if room == "datamodules" else "."
     parts = target.split(".")
     if len(parts) < 3 or parts[1] != room or not all(part.isidentifier() for part in parts):
         raise UserError(f"The checkpoint names {target!r} as a class to build.", remedy)

@@ -73,7 +73,11 @@ def build_optimizer(
         groups: from `parameter_groups`.
         backbone_lr: learning rate of the backbone, as a fraction of the optimizer's.
         fused: taken where the factory leaves `fused` at None.
+
+    Raises:
+        UserError: an optimizer in place of the factory.
     """
+    _require_factory("optimizer", factory)
     left_open = getattr(factory, "keywords", {}).get("fused", True) is None
     options = {"fused": fused} if left_open else {}
     parameters: Any = list(groups)
@@ -96,8 +100,9 @@ def build_scheduler(
         length: gives the steps or epochs of the whole run; called where the schedule needs it.
 
     Raises:
-        UserError: the run is too short for the schedule.
+        UserError: the run is too short for the schedule; a schedule in place of the factory.
     """
+    _require_factory("scheduler", factory)
     given = getattr(factory, "keywords", {})
     filled: dict[str, Any] = {}
     for name, parameter in inspect.signature(factory).parameters.items():
@@ -115,6 +120,15 @@ def build_scheduler(
             f"The schedule does not fit into a run of {length()} steps or epochs.",
             "Train longer, or choose another scheduler.",
         ) from error
+
+
+def _require_factory(argument: str, factory: Any) -> None:
+    if not callable(factory):
+        name = type(factory).__name__
+        raise UserError(
+            f"{argument}= is a {name} that is built already; the task builds it itself.",
+            f"Give {argument}=functools.partial({name}, ...) with its settings.",
+        )
 
 
 def run_length(trainer: Any, interval: str) -> int:

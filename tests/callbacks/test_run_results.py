@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from src.callbacks import BestCheckpoint, LastCheckpoint, Throughput
 from src.callbacks.run_results import (
@@ -12,6 +12,7 @@ from src.callbacks.run_results import (
     final_metrics,
     monitored,
     split_metrics,
+    stopped_by,
     summarize_run,
 )
 
@@ -23,6 +24,7 @@ RESULTS = {
     "monitor": "val/loss",
     "metrics": ["f1"],
     "epochs": 10,
+    "stopped_by": None,
     "train_seconds": 61.7,
 }
 
@@ -98,6 +100,27 @@ def test_the_closing_line(tmp_path):
     )
     without_test = closing_line(RESULTS | {"test": None}, tmp_path)
     assert without_test.startswith("val accuracy 0.9000, val f1 0.8000, val loss 0.2500")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"max_epochs": 1}, None),
+        ({"max_epochs": 9, "max_steps": 2}, "max_steps"),
+        ({"max_epochs": 999, "max_time": {"milliseconds": 1}}, "max_time"),
+    ],
+)
+def test_what_ended_the_training(fit, options, expected, tmp_path):
+    run = fit(**options)
+    summary = summarize_run(run.trainer, run.task, {}, None)
+    assert summary["stopped_by"] == expected and summary["epochs"] == 1
+    said = closing_line(summary, tmp_path).partition("\n")[0]
+    assert said.endswith(f"stopped by {expected}") == (expected is not None)
+
+
+def test_early_stopping_is_named(fit):
+    run = fit(EarlyStopping("train/loss", patience=1, min_delta=99), max_epochs=9)
+    assert stopped_by(run.trainer) == "EarlyStopping"
 
 
 def test_parameters_are_those_of_the_network(fit):

@@ -137,6 +137,24 @@ def test_losses_that_take_one_number_per_class(loss):
     assert "one_hot" in caught.value.remedy
 
 
+def test_a_loss_with_swapped_arguments():
+    class Swapped(nn.Module):
+        def forward(self, labels, logits):
+            return nn.functional.cross_entropy(logits, labels)
+
+    with pytest.raises(UserError, match=r"takes \(labels, logits\)"):
+        try_loss(Swapped(), SimpleNamespace(classes=list("abc")))
+
+
+def test_a_loss_that_fails_says_how_it_was_called():
+    def loss(logits, labels):
+        return logits.reshape(7, 7)
+
+    with pytest.raises(RuntimeError, match="invalid for input") as caught:
+        try_loss(loss, SimpleNamespace(classes=list("abc")))
+    assert "loss(logits, labels)" in caught.value.__notes__[0]
+
+
 def test_losses_that_take_class_indices():
     for loss in (nn.CrossEntropyLoss(), nn.NLLLoss(), nn.MultiMarginLoss()):
         try_loss(loss, SimpleNamespace(classes=list("abc")))

@@ -88,6 +88,13 @@ def validated(*overrides: str) -> None:
         (["trainer.limit_train_batches=0"], ["limit_train_batches=0"]),
         (["trainer.accumulate_grad_batches=0"], ["greater than or equal to 1"]),
         (["callbacks.ema.enabled=true", "callbacks.swa.enabled=true"], ["both average"]),
+        (["data.augment=crop_flip"], ["data/augment=crop_flip"]),
+        (["task.loss=mse"], ["task.loss._target_=", "torch.nn.MSELoss"]),
+        (["trainer.max_time=1"], ["trainer.max_time=00:12:00:00"]),
+        (
+            ["task.loss._target_=torch.nn.functional.cross_entropy"],
+            ["without input and target", "+task.loss._partial_=true"],
+        ),
     ],
 )
 def test_mistakes_are_found(overrides, words):
@@ -103,6 +110,7 @@ def test_mistakes_are_found(overrides, words):
         ["trainer.deterministic=warn", "data.mean=[0.5]", "trainer.max_time=00:01:00:00"],
         ["data/augment=rand_augment", "scheduler=onecycle", "logger=csv"],
         ["logger=[]", "metrics=[]"],
+        ["task.loss._target_=torch.nn.functional.cross_entropy", "+task.loss._partial_=true"],
         ["+trainer.fast_dev_run=true", "trainer.val_check_interval=00:00:10:00"],
         ["+trainer.profiler={_target_: lightning.pytorch.profilers.SimpleProfiler}"],
     ],

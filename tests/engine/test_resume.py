@@ -153,6 +153,24 @@ def test_settings_that_leave_the_training_as_it_is_may_change(finished, tmp_path
     assert [row["epoch"] for row in read_rows(folder / "metrics.csv")] == ["0", "1"]
 
 
+@pytest.mark.parametrize("change", ["trainer.max_epochs=1", "trainer.max_steps=11"])
+def test_a_length_below_what_is_done_is_refused(change, tmp_path):
+    run_training(tmp_path, *SMALL, TWO_EPOCHS)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    last = f"resume={tmp_path}/checkpoints/last.ckpt"
+    with pytest.raises(UserError, match="this run has done (2|24) already"):
+        run_training(tmp_path, *SMALL, TWO_EPOCHS, change, last)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_run_with_nothing_left_says_so(finished, tmp_path, caplog):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    caplog.set_level("INFO")
+    run_training(folder, *SMALL, "trainer.max_epochs=1", f"resume={folder}/checkpoints/last.ckpt")
+    assert "Nothing is left to train: trainer.max_epochs is 1." in caplog.text
+
+
 def test_a_moved_run_keeps_its_best_checkpoint(finished, tmp_path):
     folder = tmp_path / "moved"
     shutil.copytree(finished, folder)

@@ -62,3 +62,12 @@ def test_a_run_that_is_too_short_for_its_schedule():
     )
     with pytest.raises(UserError, match="does not fit into a run of 2"):
         optim.build_scheduler(factory, optimizer, lambda: 2)
+
+
+def test_objects_in_place_of_factories():
+    parameters = [nn.Parameter(torch.zeros(1))]
+    built = torch.optim.SGD(parameters, lr=0.1)
+    with pytest.raises(UserError, match="is a SGD that is built already"):
+        optim.build_optimizer(built, [{"params": parameters}], 1.0, fused=False)
+    with pytest.raises(UserError, match="is a StepLR that is built already"):
+        optim.build_scheduler(torch.optim.lr_scheduler.StepLR(built, 1), built, lambda: 10)
