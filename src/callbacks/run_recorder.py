@@ -19,6 +19,7 @@ from ..runs.metrics_table import MetricsTable
 from .base import EpochCallback, epoch_metrics
 from .run_description import compared_settings, describe_data, describe_run, run_title
 from .run_results import (
+    check_best,
     closing_line,
     count_parameters,
     evaluated_checkpoint,
@@ -163,6 +164,7 @@ class RunRecorder(EpochCallback):
     # Results
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        check_best(trainer, self.table.rows.values())
         self.results = summarize_run(trainer, pl_module, self.table.last(), self.best)
         if not self._writes:
             return

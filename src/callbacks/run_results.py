@@ -1,7 +1,9 @@
 """The content of `results.json`, and the lines that end a run on the console."""
 
+import logging
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from ..reporting.analysis import class_metrics, summary_metrics
 from .base import epoch_metrics
 from .run_description import global_seed
+
+log = logging.getLogger(__name__)
 
 
 def monitored(trainer: L.Trainer) -> tuple[str, str]:
@@ -64,6 +68,22 @@ def summarize_run(
         "num_parameters": count_parameters(pl_module),
         "checkpoint": None,
     }
+
+
+def check_best(trainer: L.Trainer, rows: Iterable[Mapping[str, float]]) -> None:
+    """Warn where the loss of the best checkpoint is not the lowest in the table of epochs."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor == "val/loss":
+            kept = callback.best_model_score
+            losses = [row["val/loss"] for row in rows if row.get("val/loss", math.inf) < math.inf]
+            if kept is not None and losses and not math.isclose(kept, min(losses), rel_tol=1e-5):
+                file = callback.best_model_path
+                log.warning(
+                    "%s has val/loss %.6g, but the lowest in metrics.csv is %.6g.",
+                    file,
+                    kept,
+                    min(losses),
+                )
 
 
 def stopped_by(trainer: L.Trainer) -> str | None:

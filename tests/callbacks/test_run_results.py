@@ -1,11 +1,14 @@
 """The content of `results.json`, and the closing lines."""
 
+import math
+
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from src.callbacks import BestCheckpoint, LastCheckpoint, Throughput
+from src.callbacks import BestCheckpoint, LastCheckpoint, RunRecorder, Throughput
 from src.callbacks.run_results import (
+    check_best,
     closing_line,
     count_parameters,
     evaluated_checkpoint,
@@ -77,6 +80,13 @@ def test_the_checkpoint_is_named_relative_to_the_run_folder(fit, tmp_path, folde
     path = checkpoints / "best.ckpt"
     run.trainer.test(run.task, run.data, ckpt_path=path, weights_only=True, verbose=False)
     assert evaluated_checkpoint(run.trainer, tmp_path / folder) == (expected or str(path))
+
+
+def test_the_best_checkpoint_is_compared_with_the_table(fit, tmp_path, caplog):
+    run = fit(BestCheckpoint(dirpath=tmp_path), RunRecorder(tmp_path), enable_checkpointing=True)
+    assert "lowest" not in caplog.text
+    check_best(run.trainer, [{"val/loss": 0.001}, {"val/loss": math.nan}])
+    assert "the lowest in metrics.csv is 0.001" in caplog.text
 
 
 def test_final_metrics():
