@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ..errors import UserError
+from ..runs.checkpoint import ImageSize
 from .check import require_facts
 from .loader import BatchLoader, build_loader, inverse_frequency, move_to_device
 from .reading import read_split
@@ -45,7 +46,7 @@ class ImageDataModule(L.LightningDataModule):
     def __init__(
         self,
         root: str | os.PathLike = "data",
-        image_size: PositiveInt | None = None,
+        image_size: ImageSize | None = None,
         channels: PositiveInt | None = None,
         batch_size: PositiveInt = 128,
         eval_batch_size: PositiveInt | None = None,
@@ -81,8 +82,7 @@ class ImageDataModule(L.LightningDataModule):
         self.num_folds, self.fold = num_folds, fold
         self.augment = per_image(augment or None)  # an empty YAML file gives {}
         self.mixup, self.cutmix = mixup, cutmix
-        self.balance = balance
-        self.resize, self.cache_gb = resize, cache_gb
+        self.balance, self.resize, self.cache_gb = balance, resize, cache_gb
         self.mean = channel_values("data.mean", mean or self.mean, own_channels, self.channels)
         self.std = channel_values("data.std", std or self.std, own_channels, self.channels)
         self.new_labels: torch.Tensor | None = None  # (num_classes,), see `remap_labels`

@@ -1,6 +1,7 @@
 """From checkpoint files to the task and the data that they were trained with."""
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ def rebuild_datamodule(stored: Checkpoint, changes: Mapping[str, Any]) -> ImageD
     """Return the data of a checkpoint with changed settings, or the data that `changes` name.
 
     Raises:
-        UserError: neither the checkpoint nor `changes` name a data set.
+        UserError: neither the checkpoint nor `changes` name a data set, or `changes` do not name
+            the folder.
     """
     description = stored["description"]
     if "_target_" in changes:
@@ -83,8 +85,22 @@ def rebuild_datamodule(stored: Checkpoint, changes: Mapping[str, Any]) -> ImageD
             "This checkpoint comes from a task composed in Python: it does not name its data.",
             "Name the data: data=image_folder data.root=...",
         )
-    own = {key: value for key, value in own.items() if key not in checkpoint.TRAINING_KEYS}
+    _check_root(own.get("root"), changes)
+    left_out = (*checkpoint.TRAINING_KEYS, *checkpoint.MACHINE_KEYS)
+    own = {key: value for key, value in own.items() if key not in left_out}
     return checkpoint.construct(own, "datamodules", ImageDataModule, **changes)
+
+
+def _check_root(trained: Any, changes: Mapping[str, Any]) -> None:
+    """A checkpoint does not choose the folder of the data: whoever evaluates it types another one
+    than the default, `data`."""
+    if "root" in changes or not isinstance(trained, str) or not os.path.isdir(trained):
+        return
+    if os.path.abspath("data") != trained:
+        raise UserError(
+            f"The network was trained on {trained}, and a checkpoint does not choose folders.",
+            f"Add {shlex.quote(f'data.root={trained}')} to the command.",
+        )
 
 
 def _other_datamodule(description: Mapping[str, Any], settings: dict[str, Any]) -> ImageDataModule:

@@ -45,7 +45,13 @@ class Classifier(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (N, C, H, W) -> logits (N, num_classes)."""
-        return self.model(self.normalize(images))
+        logits = self.model(self.normalize(images))
+        if logits.shape[-1] != len(self.classes):
+            raise UserError(
+                f"The network has {logits.shape[-1]} outputs for {len(self.classes)} classes.",
+                "Check where the checkpoint comes from.",
+            )
+        return logits
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (N, C, H, W) -> float, scaled to 0..1, minus `mean`, divided by `std`."""

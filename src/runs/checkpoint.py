@@ -1,4 +1,4 @@
-"""Checkpoints that describe themselves: written whole, read safely, and the allow-list of classes.
+"""Checkpoints that describe themselves: what is believed of them, and what is built from them.
 
 A checkpoint is data. It is loaded with `weights_only=True`, nothing in it is interpolated, and
 the only objects built from it are networks and data sets of this package.
@@ -7,9 +7,7 @@ the only objects built from it are networks and data sets of this package.
 import importlib
 import inspect
 import os
-import pickle
 import shlex
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
@@ -20,13 +18,20 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
 
 from ..errors import UserError
-from .files import atomic_write
+from .checkpoint_file import load
 
 PACKAGE = __package__.rpartition(".")[0]  # of the project, whatever a fork calls it
-# What torch raises for damaged files.
-DAMAGED = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError)
-# Settings of the data that a network does not need: those of training, and the paths of a machine.
-TRAINING_KEYS = ("augment", "mixup", "cutmix", "cache_dir", "cache_gb")
+# Settings of the data that are not taken from a checkpoint: those of training, ...
+TRAINING_KEYS = ("augment", "mixup", "cutmix", "drop_last", "balance")
+# ... and those that belong to the machine.
+MACHINE_KEYS = (
+    *("root", "cache_dir", "cache_gb", "bad_files"),
+    *("batch_size", "eval_batch_size", "num_workers", "pin_memory", "device_resident"),
+)
+# 21,843 classes of ImageNet-21k; the square of the number is that of the confusion matrix.
+MAX_CLASSES = 25_000
+ClassName = Annotated[str, Field(max_length=1000)]
+ImageSize = Annotated[int, Field(gt=0, le=2048)]  # pixels
 
 
 class _Config(TypedDict, total=False):
@@ -38,9 +43,9 @@ class _Config(TypedDict, total=False):
 class _Description(TypedDict):
     """What the readers of a checkpoint rely on."""
 
-    classes: Annotated[list[str], Field(min_length=1)]
+    classes: Annotated[list[ClassName], Field(min_length=1, max_length=MAX_CLASSES)]
     channels: Annotated[int, Field(gt=0, le=1024)]
-    image_size: NotRequired[Annotated[int, Field(gt=0, le=16_384)] | None]
+    image_size: NotRequired[ImageSize | None]
     mean: list[float]
     std: list[float]
     config: NotRequired[_Config | None]
@@ -93,14 +98,16 @@ def read_state(path: Path) -> dict[str, Any]:
             f"There is no checkpoint {path}.",
             "Give a .ckpt file, or the folder of a run that has checkpoints/best.ckpt.",
         )
-    content = _load(path)
+    try:
+        content = load(path)
+    except (ValueError, OSError) as error:
+        size = f"{path.stat().st_size:,} bytes"
+        raise UserError(f"{path} {error} ({size}).", _other_file(path)) from error
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise _foreign(path)
     for name, tensor in content["state_dict"].items():
-        if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.is_meta:
-            raise _refused(path, f"{name} is not a plain tensor")
-        if tensor.nbytes > tensor.untyped_storage().nbytes():  # a view that repeats its values
-            raise _refused(path, f"{name} of {tuple(tensor.shape)} is larger than the file")
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise _refused(path, f"{name} is not a tensor with a name")
     return content
 
 
@@ -118,19 +125,7 @@ def _refused(path: Path, problem: str) -> UserError:
     )
 
 
-def _load(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of pickles that torch then refuses
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, *DAMAGED) as error:
-        raise UserError(
-            f"{path} is damaged, or holds more than tensors and plain values "
-            f"({path.stat().st_size:,} bytes).",
-            _suggest_sibling(path),
-        ) from error
-
-
-def _suggest_sibling(path: Path) -> str:
+def _other_file(path: Path) -> str:
     for name in ("best.ckpt", "last.ckpt"):
         sibling = path.with_name(name)
         if sibling.is_file() and sibling != path:
@@ -149,23 +144,6 @@ def _find_problem(description: Mapping[str, Any]) -> str | None:
     if not len(description["mean"]) == len(description["std"]) == description["channels"]:
         return "mean and std are not one number per channel"
     return None
-
-
-def save(content: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Write a checkpoint beside its place and rename it once the disk has it.
-
-    Lightning's own writer goes through the temporary folder of the system, from where a file on
-    another disk is copied and not renamed.
-
-    Raises:
-        OSError: it cannot be written; the file that was there before is whole.
-    """
-    with atomic_write(path, "wb", sync=True) as file:
-        try:
-            torch.save(content, file)
-        except RuntimeError as error:  # what the zip writer makes of a failed write
-            cause = error.__context__
-            raise cause if isinstance(cause, OSError) else error from None
 
 
 def construct(spec: Mapping[str, Any], room: str, base: type, **overrides: Any) -> Any:

@@ -4,17 +4,19 @@ import logging
 import os
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from .checkpoint import save
+from .checkpoint import read_state
+from .checkpoint_file import save
 
 log = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint plugin, writing through `save`.
+    """Lightning's checkpoint plugin, through `save` and `read_state`.
 
     Hyper-parameters that are objects are left out: a file with them could not be read safely.
     """
@@ -28,6 +30,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             _warn_of_left_out(tuple(given.keys() - plain.keys()))
             checkpoint = {**checkpoint, "hyper_parameters": plain}
         save(checkpoint, path)
+
+    def load_checkpoint(
+        self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """The content on the CPU, as `read_state` gives it."""
+        return read_state(Path(path))
 
 
 @cache

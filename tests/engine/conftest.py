@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.models import LeNet
-from src.runs import checkpoint as checkpoint_files
+from src.runs.checkpoint_file import save
 
 DIGITS = list("0123456789")
 
@@ -32,5 +32,5 @@ def lenet_checkpoint(tmp_path_factory) -> Path:
     }
     weights = {f"model.{name}": tensor for name, tensor in LeNet(1, 10).state_dict().items()}
     path = tmp_path_factory.mktemp("checkpoint") / "lenet.ckpt"
-    checkpoint_files.save({"state_dict": weights, "description": description}, path)
+    save({"state_dict": weights, "description": description}, path)
     return path

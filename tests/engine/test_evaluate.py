@@ -16,7 +16,7 @@ from src.datamodules import DigitsDataModule, ImageFolderDataModule
 from src.engine.evaluate import evaluate
 from src.engine.rebuild import checkpoint_files
 from src.errors import UserError
-from src.runs import checkpoint as checkpoint_files_module
+from src.runs.checkpoint_file import save
 
 CLASSES = ["a=1,(b) c", "dog", "猫"]
 
@@ -150,11 +150,24 @@ def test_unknown_classes(folder_run, tmp_path):
     assert results["status"] == "failed" and "cow, zebra" in results["error"]
 
 
+def root_of(run: Path) -> str:
+    """The folder of the data of a run."""
+    return torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["description"][
+        "config"
+    ]["data"]["root"]
+
+
+def test_a_checkpoint_does_not_choose_the_folder_of_the_data(folder_run, tmp_path):
+    with pytest.raises(UserError, match="does not choose folders") as caught:
+        run_evaluate(tmp_path / "out", f"ckpt={folder_run}/checkpoints/best.ckpt")
+    assert f"data.root={root_of(folder_run)}" in caught.value.remedy
+
+
 def test_another_split_is_reported(folder_run, tmp_path, caplog, no_report):
-    ckpt = f"ckpt={folder_run}/checkpoints/best.ckpt"
-    run_evaluate(tmp_path / "same", ckpt, "split=val")
+    typed = [f"ckpt={folder_run}/checkpoints/best.ckpt", f"data.root={root_of(folder_run)}"]
+    run_evaluate(tmp_path / "same", *typed, "split=val")
     assert "differs from that of the training" not in caplog.text
-    run_evaluate(tmp_path / "other", ckpt, "split=val", "+data.split_seed=1")
+    run_evaluate(tmp_path / "other", *typed, "split=val", "+data.split_seed=1")
     assert "differs from that of the training" in caplog.text
 
 
@@ -169,7 +182,7 @@ def test_an_ensemble_averages_probabilities_and_matches_classes(folder_run, tmp_
         if name.startswith("model."):
             noise = torch.randn(tensor.shape, generator=generator)
             content["state_dict"][name] = tensor + 0.1 * noise
-    checkpoint_files_module.save(content, other)
+    save(content, other)
 
     root = description["config"]["data"]["root"]
     datamodule = ImageFolderDataModule(root, image_size=16, val_size=0.5)
@@ -186,7 +199,7 @@ def test_an_ensemble_averages_probabilities_and_matches_classes(folder_run, tmp_
     for tta, chosen in ((None, straight), ("flip", straight + mirrored)):
         mean = torch.stack(chosen).mean(0)
         options = [f"tta={tta}"] if tta else []
-        typed = (f"ckpt=[{best},{other}]", *options, "split=val")
+        typed = (f"ckpt=[{best},{other}]", f"data.root={root}", *options, "split=val")
         results = run_evaluate(tmp_path / f"{tta}", *typed)
         accuracy = (mean.argmax(1) == labels).double().mean().item()
         assert results["val"]["acc"] == pytest.approx(accuracy)
@@ -232,7 +245,7 @@ def test_settings_errors(finished_run, folder_run, lenet_checkpoint, tmp_path, n
     small = torch.load(lenet_checkpoint, weights_only=True)
     small["description"]["image_size"] = 28
     small["description"]["config"] = None
-    checkpoint_files_module.save(small, tmp_path / "small.ckpt")
+    save(small, tmp_path / "small.ckpt")
     with pytest.raises(UserError, match="does not name its data"):
         run_evaluate(tmp_path / "4", f"ckpt={tmp_path}/small.ckpt")
     with pytest.raises(UserError, match="other values of image_size"):

@@ -15,7 +15,7 @@ from src.engine import export as module
 from src.engine import export_formats
 from src.errors import UserError
 from src.models import SimpleV3, Torchvision
-from src.runs import checkpoint as checkpoint_files
+from src.runs.checkpoint_file import save
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -76,7 +76,7 @@ def untrained(network: torch.nn.Module, spec: dict, path: Path) -> Path:
         "std": [0.2] * 3,
     }
     weights = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
-    checkpoint_files.save({"state_dict": weights, "description": description}, path)
+    save({"state_dict": weights, "description": description}, path)
     return path
 
 

@@ -15,7 +15,7 @@ import src
 from src.errors import UserError
 from src.inference import Classifier
 from src.models import LeNet
-from src.runs.checkpoint import save
+from src.runs.checkpoint_file import save
 
 DIGITS = list("0123456789")
 LENET = {"in_channels": 1, "num_classes": 10, "image_size": 16}

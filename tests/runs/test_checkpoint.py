@@ -11,6 +11,7 @@ from torch import nn
 
 from src.errors import UserError
 from src.runs import checkpoint
+from src.runs.checkpoint_file import save
 
 DESCRIPTION = {
     "classes": ["a", "b"],
@@ -26,7 +27,7 @@ def content(**changes) -> dict:
 
 
 def test_a_checkpoint_comes_back(tmp_path):
-    checkpoint.save(content(), tmp_path / "a.ckpt")
+    save(content(), tmp_path / "a.ckpt")
     stored = checkpoint.read(tmp_path / "a.ckpt")
     assert torch.equal(stored["state_dict"]["model.w"], torch.ones(2))
     assert stored["description"] == DESCRIPTION
@@ -63,7 +64,7 @@ def test_pickled_code_does_not_run(tmp_path, monkeypatch):
     ],
 )
 def test_odd_descriptions_are_refused(change, words, tmp_path):
-    checkpoint.save(content(**change), tmp_path / "a.ckpt")
+    save(content(**change), tmp_path / "a.ckpt")
     with pytest.raises(UserError, match=words):
         checkpoint.read(tmp_path / "a.ckpt")
 
@@ -71,13 +72,13 @@ def test_odd_descriptions_are_refused(change, words, tmp_path):
 def test_odd_tensors_are_refused(tmp_path):
     expanded = torch.ones(1).expand(1000)
     for tensor in (expanded, torch.ones(2).to_sparse(), 3, torch.empty(2, device="meta")):
-        checkpoint.save({**content(), "state_dict": {"model.w": tensor}}, tmp_path / "a.ckpt")
+        save({**content(), "state_dict": {"model.w": tensor}}, tmp_path / "a.ckpt")
         with pytest.raises(UserError):
             checkpoint.read(tmp_path / "a.ckpt")
 
 
 def test_damaged_files_name_the_other_checkpoint(tmp_path):
-    checkpoint.save(content(), tmp_path / "best.ckpt")
+    save(content(), tmp_path / "best.ckpt")
     whole = (tmp_path / "best.ckpt").read_bytes()
     for damaged in (b"", whole[:100], whole[: len(whole) // 2], b"x" * 1000):
         (tmp_path / "last.ckpt").write_bytes(damaged)
@@ -93,17 +94,17 @@ def test_damaged_files_name_the_other_checkpoint(tmp_path):
 
 def test_a_run_folder_stands_for_its_best_checkpoint(tmp_path):
     (tmp_path / "checkpoints").mkdir()
-    checkpoint.save(content(), tmp_path / "checkpoints" / "best.ckpt")
+    save(content(), tmp_path / "checkpoints" / "best.ckpt")
     assert checkpoint.read(tmp_path)["description"] == content()["description"]
     with pytest.raises(UserError, match=r"There is no checkpoint .*checkpoints.best\.ckpt"):
         checkpoint.read(tmp_path / "checkpoints")
 
 
 def test_a_failed_save_keeps_the_checkpoint(tmp_path):
-    checkpoint.save(content(), tmp_path / "a.ckpt")
+    save(content(), tmp_path / "a.ckpt")
     before = (tmp_path / "a.ckpt").read_bytes()
     with pytest.raises(Exception, match="pickle"):
-        checkpoint.save({"x": lambda: None}, tmp_path / "a.ckpt")
+        save({"x": lambda: None}, tmp_path / "a.ckpt")
     assert (tmp_path / "a.ckpt").read_bytes() == before
     assert os.listdir(tmp_path) == ["a.ckpt"]
 
