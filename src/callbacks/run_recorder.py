@@ -16,6 +16,7 @@ from ..runs import RunFolder
 from ..runs.checkpoint import to_plain
 from ..runs.environment import command_line
 from ..runs.metrics_table import MetricsTable
+from ..runs.resume_settings import changes, stored_config
 from .base import EpochCallback, epoch_metrics
 from .run_description import compared_settings, describe_data, describe_run, run_title
 from .run_results import (
@@ -51,6 +52,7 @@ class RunRecorder(EpochCallback):
         self.table = MetricsTable()
         self.best: dict[str, Any] | None = None  # epoch, score, metrics of the best validation
         self.results: dict[str, Any] | None = None
+        self.changes: list[dict[str, Any]] = []  # of settings, by resumed runs
         self._writes = False  # a training has started, and this is the process that writes
         self._epoch = 0
         self._epoch_ended = False
@@ -151,7 +153,7 @@ class RunRecorder(EpochCallback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict) -> None:
         self._complete_row(trainer, pl_module)
-        record = {"rows": self.table.state(), "best": self.best}
+        record = {"rows": self.table.state(), "best": self.best, "changes": self.changes}
         if "description" not in checkpoint:  # of a plain LightningModule: for a resumed run
             record["config"] = to_plain(self.config)
         checkpoint["run_record"] = record
@@ -160,12 +162,18 @@ class RunRecorder(EpochCallback):
         if trainer.state.fn == "fit" and "run_record" in checkpoint:
             self.table.load_state(checkpoint["run_record"]["rows"])
             self.best = checkpoint["run_record"]["best"]
+            changed = changes(stored_config(checkpoint) or {}, to_plain(self.config))
+            self.changes = [
+                *checkpoint["run_record"].get("changes", []),
+                *({**change, "step": checkpoint["global_step"]} for change in changed),
+            ]
 
     # Results
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         check_best(trainer, self.table.rows.values())
         self.results = summarize_run(trainer, pl_module, self.table.last(), self.best)
+        self.results["resume_changes"] = self.changes
         if not self._writes:
             return
         choices = [getattr(callback, "automatic", {}) for callback in trainer.callbacks]

@@ -13,6 +13,7 @@ Positive = Annotated[float, Field(gt=0)]
 ROOT: dict[str, Any] = {
     "seed": int,
     "resume": str | None,
+    "resume_changes": bool,
     "test": bool,
     "check": bool | Literal["data"],
     "find_lr": bool,

@@ -63,6 +63,7 @@ def resumed_config(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     if not stored.is_file() or "experiment" in keys:
         return cfg
     resumed = OmegaConf.create(read_stored_config(stored, cfg))
+    resumed.resume_changes = cfg.resume_changes  # each time anew
     for key, override in zip(keys, overrides, strict=True):
         key = key.replace("/", ".")
         if override.startswith("~"):

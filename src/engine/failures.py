@@ -5,7 +5,9 @@ import logging
 import os
 import shlex
 import signal
+import textwrap
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from ..config.plain import plain_config
+from ..config.tracebacks import own_frames
 from ..errors import Interrupted, UserError
 from ..runs import RunFolder
 from ..runs.environment import command_line
@@ -65,8 +68,8 @@ def _record(cfg: DictConfig, run_dir: Path, error: BaseException) -> None:
     folder = RunFolder(run_dir)
     if folder.is_used_elsewhere():  # the failure is that of this process, not of that run
         return
-    if isinstance(error, SystemExit | KeyboardInterrupt) and status(run_dir) == "completed":
-        return  # interrupted while the report was written
+    if status(run_dir) == "completed":
+        return  # it ended while the report was written, or before a resumed run has begun
     try:
         if not (folder.path / "run.json").is_file():
             folder.start(plain_config(cfg), command_line())
@@ -82,17 +85,15 @@ def reported_error(error: BaseException, run_dir: Path) -> BaseException:
     """The error itself, or another one for what machine, settings or a signal have caused."""
     if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
         return Interrupted(signal.SIGINT)  # Lightning exits with code 1
+    if isinstance(error, UserError):
+        return error
     last = last_checkpoint(run_dir)
     again = "start again."
     if last is not None:
         again = f"continue with: python train.py {shlex.quote(f'resume={last}')}"
     text = " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-        problem = f"The disk is full: {error.filename or run_dir} cannot be written."
-        return UserError(problem, f"Free some space, then {again}")
-    if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
-        problem = f"{error.filename or run_dir} cannot be written: {error.strerror}."
-        return UserError(problem, f"Change the permissions, or choose another folder, then {again}")
+    if isinstance(error, OSError) and error.errno in (*DISK_FULL, *NOT_WRITABLE):
+        return _disk_error(error, run_dir, again)
     if _is_out_of_memory(error):
         return UserError(
             f"There was not enough memory: {text or type(error).__name__}",
@@ -104,12 +105,40 @@ def reported_error(error: BaseException, run_dir: Path) -> BaseException:
             f"A loader process was killed, probably for lack of memory: {text}",
             f"Lower data.num_workers or data.batch_size, then {again}",
         )
+    if _is_raised_while_restoring(error):
+        return UserError(
+            f"The state in the checkpoint does not fit: {textwrap.shorten(text, 300)}",
+            "Has the code changed since the run began? Resume from another checkpoint, or start a "
+            "new run.",
+        )
     if isinstance(error, MisconfigurationException):
         remedy = "Check the task, the callbacks and the keys under trainer (--cfg job shows them)."
         if "training_step" in text:
             remedy = "training_step returns the loss, a tensor, or a dict with loss and logits."
         return UserError(text, remedy)
     return error
+
+
+def _disk_error(error: OSError, run_dir: Path, again: str) -> UserError:
+    file = error.filename or run_dir
+    if error.errno in DISK_FULL:
+        return UserError(
+            f"The disk is full: {file} cannot be written.", f"Free some space, then {again}"
+        )
+    return UserError(
+        f"{file} cannot be written: {error.strerror}.",
+        f"Change the permissions, or choose another folder, then {again}",
+    )
+
+
+def _is_raised_while_restoring(error: BaseException) -> bool:
+    """Whether Lightning has raised an error while it restored the state of a checkpoint."""
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    restores = any(
+        code.co_filename.endswith("checkpoint_connector.py") and "restore" in code.co_name
+        for code in codes
+    )
+    return restores and isinstance(error, Exception) and not any(own_frames(error))
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

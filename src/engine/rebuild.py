@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torchmetrics import Metric
 
 from ..config.instantiate import instantiate_datamodule
-from ..config.validate import validate
+from ..config.validate import targets, validate
 from ..datamodules import ImageDataModule, ImageFolderDataModule
 from ..errors import UserError
 from ..inference import Classifier, Ensemble, build_network
@@ -88,6 +88,14 @@ def rebuild_datamodule(stored: Checkpoint, changes: Mapping[str, Any]) -> ImageD
     _check_root(own.get("root"), changes)
     left_out = (*checkpoint.TRAINING_KEYS, *checkpoint.MACHINE_KEYS)
     own = {key: value for key, value in own.items() if key not in left_out}
+    cls = checkpoint.find_class(str(own.get("_target_")), "datamodules", ImageDataModule)
+    if len(list(targets(own))) > 1:
+        raise UserError(
+            "The checkpoint names objects to build inside the data set.",
+            "Name the data: data=NAME data.root=...",
+        )
+    target = f"{cls.__module__}.{cls.__qualname__}"  # the package may have another name by now
+    validate({"data": {**own, **changes, "_target_": target}})
     return checkpoint.construct(own, "datamodules", ImageDataModule, **changes)
 
 

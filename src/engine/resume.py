@@ -2,57 +2,46 @@
 
 import logging
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
 
 from ..config.plain import plain_config
 from ..errors import UserError
 from ..runs import RunFolder, checkpoint
-from ..runs.run_folder import flatten, last_checkpoint
+from ..runs.resume_settings import changes, kind, stored_config
+from ..runs.run_folder import last_checkpoint
 from ..tasks.optim import LENGTH_ARGUMENTS
 from .failures import is_first_process
 
 log = logging.getLogger(__name__)
 
-# Settings that change the arithmetic of the training: a resumed run keeps them ...
-FIXED = (
-    "seed",
-    "model",
-    "optimizer",
-    "scheduler",
-    "task",
-    "data",
-    "callbacks.class_weights",
-    "callbacks.ema",
-    "callbacks.freeze_backbone",
-    "callbacks.step_seed",
-    "callbacks.swa",
-    "trainer.accumulate_grad_batches",
-    "trainer.devices",
-    "trainer.gradient_clip_algorithm",
-    "trainer.gradient_clip_val",
-    "trainer.limit_train_batches",
-    "trainer.num_nodes",
-    "trainer.overfit_batches",
-    "trainer.precision",
-    "trainer.sync_batchnorm",
-)
-# ... except for these.
-FREE = (
-    "data.root",
-    "data.num_workers",
-    "data.pin_memory",
-    "data.eval_batch_size",
-    "data.device_resident",
-    "data.cache_dir",
-    "data.cache_gb",
-    "data.bad_files",
-)
-# Keys of a checkpoint that a training needs to continue.
-STATE_KEYS = ("loops", "callbacks", "optimizer_states", "lr_schedulers")
+
+class _Optimizer(TypedDict):
+    state: dict[int, dict[str, Any]]
+    param_groups: list[dict[str, Any]]
+
+
+class _FitLoop(TypedDict):
+    epoch_progress: dict[Literal["total", "current"], dict[str, int]]
+
+
+class _Loops(TypedDict):
+    fit_loop: _FitLoop
+
+
+class _State(TypedDict):
+    """What a training needs to continue."""
+
+    loops: _Loops
+    callbacks: dict[str, dict[str, Any]]
+    optimizer_states: list[_Optimizer]
+    lr_schedulers: list[dict[str, Any]]
+    global_step: int
 
 
 def check_run_dir(cfg: DictConfig, run_dir: Path) -> None:
@@ -82,21 +71,46 @@ def check_resumable(cfg: DictConfig) -> None:
     stored = checkpoint.read_state(Path(cfg.resume))
     if "description" in stored:  # otherwise it is of a plain LightningModule
         checkpoint.check(Path(cfg.resume), stored)
-    record = stored.get("description") or stored.get("run_record") or {}
-    before = record.get("config")
-    if not before or not all(key in stored for key in STATE_KEYS):
+    before = stored_config(stored)
+    if before is None or not _holds_training(stored):
         raise UserError(
             f"{cfg.resume} does not hold the state of a training.",
             "Resume from a checkpoint that train.py has written.",
         )
     _check_length(cfg, before)
     _check_remaining(cfg, stored)
-    old, new = flatten(before), flatten(checkpoint.to_plain(config))
-    for key in changed_keys(old, new):
-        raise UserError(
-            f"{key} was {old.get(key)} when this run began and cannot become {new.get(key)}.",
-            f"Leave {_typed(key)} out of the command, or start a new run without resume.",
+    changed = changes(before, checkpoint.to_plain(config))
+    for change in changed:
+        _check_change(change, allowed=bool(cfg.get("resume_changes")))
+    for change in changed:
+        log.info(
+            "Changed for the rest of the run: %s", "{key} {before} -> {after}".format(**change)
         )
+
+
+def _check_change(change: Mapping[str, Any], allowed: bool) -> None:
+    key, typed = change["key"], _typed(change["key"])
+    if kind(key) == "fixed":
+        raise UserError(
+            f"{key} was {change['before']} when this run began and cannot become "
+            f"{change['after']}.",
+            f"Leave {typed} out of the command, or start a new run without resume.",
+        )
+    if not allowed:
+        raise UserError(
+            f"{key} was {change['before']} when this run began; {change['after']} changes the "
+            "training.",
+            f"Leave {typed} out of the command, or add resume_changes=true, which is recorded in "
+            "results.json.",
+        )
+
+
+def _holds_training(stored: Mapping[str, Any]) -> bool:
+    try:
+        TypeAdapter(_State).validate_python(stored)
+    except ValidationError:
+        return False
+    return True
 
 
 def _typed(key: str) -> str:
@@ -135,11 +149,3 @@ def _check_remaining(cfg: DictConfig, stored: Mapping[str, Any]) -> None:
             log.info(
                 "Nothing is left to train: trainer.%s is %s. A higher one goes on.", key, limit
             )
-
-
-def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> Iterable[str]:
-    """Fixed settings, dotted, with another value than before."""
-    for key in old | new:
-        fixed = any(key == name or key.startswith(f"{name}.") for name in FIXED)
-        if fixed and key not in FREE and old.get(key) != new.get(key):
-            yield key

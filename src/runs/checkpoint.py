@@ -162,7 +162,7 @@ def construct(spec: Mapping[str, Any], room: str, base: type, **overrides: Any) 
         UserError: another target, or arguments that do not fit it.
     """
     target = str(spec.get("_target_"))
-    cls = _find_class(target, room, base)
+    cls = find_class(target, room, base)
     arguments = {key: value for key, value in spec.items() if key != "_target_"}
     try:
         return cls(**(arguments | overrides))
@@ -173,7 +173,12 @@ def construct(spec: Mapping[str, Any], room: str, base: type, **overrides: Any) 
         ) from error
 
 
-def _find_class(target: str, room: str, base: type) -> type:
+def find_class(target: str, room: str, base: type) -> type:
+    """The class that a target names, if `construct` may build it.
+
+    Raises:
+        UserError: it names anything else.
+    """
     remedy = f"Only classes of {PACKAGE}.{room} are built from a checkpoint; check its origin"
     remedy += ", or type the data set: data=NAME." if room == "datamodules" else "."
     parts = target.split(".")

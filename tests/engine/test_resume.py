@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import run_training, write_image_folder
+from hydra.errors import MissingConfigException
 from run_helpers import (
     SMALL,
     cut_after,
@@ -112,20 +113,40 @@ def finished(tmp_path_factory):
     [
         "optimizer.lr=0.5",
         "scheduler.gamma=0.3",
-        "data.batch_size=16",
+        "data.val_size=0.2",
         "task.decay_norm_and_bias=false",
         "callbacks.ema.enabled=true",
-        "trainer.accumulate_grad_batches=2",
-        "trainer.devices=2",
-        "trainer.limit_train_batches=6",
-        "trainer.precision=bf16-mixed",
+        "seed=1",
     ],
 )
-def test_settings_that_change_the_training_are_refused(finished, change):
+def test_settings_that_do_not_fit_the_state_are_refused(finished, change):
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    typed = [*SMALL, TWO_EPOCHS, f"resume={finished}/checkpoints/last.ckpt", "resume_changes=true"]
+    with pytest.raises(UserError, match="cannot become") as caught:
+        run_training(finished, *typed, change)
+    assert change.partition("=")[0] in caught.value.problem
+    assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "trainer.accumulate_grad_batches=2",
+        "trainer.limit_train_batches=6",
+        "trainer.precision=bf16-mixed",
+        "trainer.gradient_clip_val=0.1",
+        "trainer.devices=2",
+        "trainer.deterministic=true",
+        "data.batch_size=16",
+        "task.loss.label_smoothing=0.1",
+    ],
+)
+def test_settings_that_change_the_training_have_to_be_requested(finished, change):
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     typed = [*SMALL, TWO_EPOCHS, f"resume={finished}/checkpoints/last.ckpt"]
-    with pytest.raises(UserError, match="when this run began") as caught:
+    with pytest.raises(UserError, match="changes the training") as caught:
         run_training(finished, *typed, change)
+    assert "resume_changes=true" in caught.value.remedy
     assert change.partition("=")[0] in caught.value.problem
     assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
 
@@ -135,6 +156,56 @@ def test_added_and_removed_settings_are_refused_too(finished, change):
     last = f"resume={finished}/checkpoints/last.ckpt"
     with pytest.raises(UserError, match="when this run began"):
         run_training(finished, *SMALL, TWO_EPOCHS, last, change)
+
+
+def test_requested_changes_are_printed_and_recorded(finished, tmp_path, caplog):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    caplog.set_level("INFO")
+    last = f"resume={folder}/checkpoints/last.ckpt"
+    typed = [*SMALL, last, "resume_changes=true", "trainer.gradient_clip_val=0.1"]
+    run_training(folder, *typed, TWO_EPOCHS)
+    assert "trainer.gradient_clip_val None -> 0.1" in caplog.text
+    first = {"key": "trainer.gradient_clip_val", "before": None, "after": 0.1, "step": 12}
+    assert read_results(folder)["resume_changes"] == [first]
+    results = run_training(folder, *typed, "trainer.max_epochs=3", "data.batch_size=16")
+    second = {"key": "data.batch_size", "before": 32, "after": 16, "step": 24}
+    assert results["resume_changes"] == [first, second]
+
+
+def test_a_mistyped_resume_leaves_a_finished_run_as_it_is(finished):
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    typed = [*SMALL, TWO_EPOCHS, f"resume={finished}/checkpoints/last.ckpt"]
+    for change in (["trainer.accelerator=gpu", "resume_changes=true"], ["logger=tensorboardd"]):
+        with pytest.raises((UserError, MissingConfigException)):
+            run_training(finished, *typed, *change)
+    assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("loops", "fit_loop"), [1]),
+        (("loops", "fit_loop", "epoch_progress", "current", "ready"), "x"),
+        (("optimizer_states",), torch.ones(3)),
+        (("optimizer_states", 0), {}),
+        (("optimizer_states", 0, "state", 2), 1.5),
+        (("optimizer_states", 0, "param_groups", 0, "params"), [[]]),
+        (("lr_schedulers", 0), None),
+        (("callbacks", "Throughput"), 1),
+        (("global_step",), None),
+        (("loops", "fit_loop", "epoch_loop.batch_progress"), -1),
+    ],
+)
+def test_an_odd_state_is_refused(finished, place, value, tmp_path):
+    content = read_checkpoint(finished)
+    node = content
+    for key in place[:-1]:
+        node = node[key]
+    node[place[-1]] = value
+    torch.save(content, tmp_path / "odd.ckpt")
+    with pytest.raises(UserError, match="does not (hold|fit)"):
+        run_training(tmp_path / "run", *SMALL, TWO_EPOCHS, f"resume={tmp_path}/odd.ckpt")
 
 
 def test_settings_that_leave_the_training_as_it_is_may_change(finished, tmp_path):
@@ -203,7 +274,7 @@ def test_a_resume_that_fails_early_keeps_the_results(finished, hook, tmp_path, m
         run_training(folder, *SMALL, TWO_EPOCHS, f"resume={folder}/checkpoints/last.ckpt")
     assert read_results(folder) == before
     run = read_results(folder, "run.json")
-    assert run["status"] == "failed"
+    assert run["status"] == ("completed" if hook == "setup" else "failed")
 
 
 def test_a_resume_without_its_data_keeps_the_results(tmp_path):
