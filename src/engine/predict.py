@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from ..config.plain import plain_config
 from ..errors import UserError
-from ..inference.classifier import Classifier, load
+from ..inference.classifier import Classifier, batch_size, load
 from ..reporting.grad_cam import grad_cam, overlay
 from ..reporting.text import render_table
 from ..runs import RunFolder, checkpoint
@@ -114,14 +114,15 @@ def _predict_files(
 
 def _batches(cfg: DictConfig, classifier: Classifier, files: Sequence[str]) -> Any:
     """Decode the files in batches, behind a progress bar."""
+    size = cfg.batch_size or batch_size(classifier.image_size or 1)
     num_workers = cfg.num_workers
     if num_workers is None:
-        is_small = len(files) <= 4 * cfg.batch_size
+        is_small = len(files) <= 4 * size
         num_workers = 0 if is_small else min(os.cpu_count() or 1, MAX_WORKERS)
-    starts = range(0, len(files), cfg.batch_size)
+    starts = range(0, len(files), size)
     loader = DataLoader(
         ImageFiles(classifier, with_views=cfg.cam),
-        sampler=[files[start : start + cfg.batch_size] for start in starts],
+        sampler=[files[start : start + size] for start in starts],
         batch_size=None,  # the sampler has whole batches
         num_workers=num_workers,
         pin_memory=classifier.mean.device.type == "cuda",

@@ -10,10 +10,11 @@ from omegaconf import OmegaConf
 from torchmetrics import Metric
 
 from ..config.instantiate import instantiate_datamodule
-from ..config.validate import targets, validate
+from ..config.validate import parameters, targets, validate
 from ..datamodules import ImageDataModule, ImageFolderDataModule
 from ..errors import UserError
 from ..inference import Classifier, Ensemble, build_network
+from ..inference.classifier import batch_size
 from ..runs import checkpoint
 from ..tasks import ClassificationTask
 
@@ -94,6 +95,9 @@ def rebuild_datamodule(stored: Checkpoint, changes: Mapping[str, Any]) -> ImageD
             "The checkpoint names objects to build inside the data set.",
             "Name the data: data=NAME data.root=...",
         )
+    known, _ = parameters(cls)
+    if "eval_batch_size" in known:
+        changes = {"eval_batch_size": batch_size(description.get("image_size") or 1), **changes}
     target = f"{cls.__module__}.{cls.__qualname__}"  # the package may have another name by now
     validate({"data": {**own, **changes, "_target_": target}})
     return checkpoint.construct(own, "datamodules", ImageDataModule, **changes)

@@ -16,7 +16,8 @@ from ..models.weights import check_weights, load_weights
 from ..runs import checkpoint as checkpoint_files
 
 PIXEL_TYPES = (torch.uint8, torch.uint16, np.uint8, np.uint16)
-BATCH_SIZE = 64  # of the images that `predict` gives the network at once
+BATCH_SIZE = 64  # images that a network gets at once where nobody says otherwise
+MAX_PIXELS = BATCH_SIZE * 512 * 512  # of them all, as the memory allows
 
 
 class Classifier(nn.Module):
@@ -80,7 +81,7 @@ class Classifier(nn.Module):
         inputs = [self._prepare(image) for image in _to_list(images)]
         if not inputs:
             return torch.empty(0, len(self.classes))
-        batches = torch.stack(inputs).split(BATCH_SIZE)
+        batches = torch.stack(inputs).split(batch_size(inputs[0].shape[-1]))
         return torch.cat([self(batch.to(self.mean.device)).softmax(1) for batch in batches])
 
     def _prepare(self, image: Image.Image | str | os.PathLike) -> torch.Tensor:
@@ -95,6 +96,11 @@ class Classifier(nn.Module):
             return torch.from_numpy(decode(image, self.image_size, self.channels, self.resize))
         except ValueError as error:
             raise UserError(f"{image}: {error}.", "Give an image file that can be read.") from None
+
+
+def batch_size(image_size: int) -> int:
+    """Images that a network gets at once: fewer of large ones."""
+    return max(1, min(BATCH_SIZE, MAX_PIXELS // image_size**2))
 
 
 def _to_list(images: Any) -> list[Image.Image | str | os.PathLike]:

@@ -4,6 +4,7 @@ import copy
 import os
 import pickle
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from run_helpers import SMALL, read_checkpoint, read_results
 
 from src.errors import UserError
 
+OF_THE_DATA = ("foreign_data", "interpolation", "odd_data", "objects_in_the_data")
 SECRET = "a-secret-of-the-environment"
 
 
@@ -52,12 +54,26 @@ def hostile_checkpoints(good: Path, folder: Path, marker: Path) -> None:
         "no_tensor": lambda c: c["state_dict"].update({weight: [1.0] * 5}),
         "odd_facts": lambda c: c["description"].update(classes=10**9, channels="x", mean="abc"),
         "no_description": lambda c: c.pop("description"),
+        "integer_keys": lambda c: c["state_dict"].update({7: torch.zeros(1)}),
+        "two_names_for_ten_outputs": lambda c: c["description"].update(classes=["a", "b"]),
+        "long_names": lambda c: c["description"].update(classes=["a" * 10**6] * 10),
+        "large_images": lambda c: c["description"].update(image_size=16_384),
+        "odd_data": lambda c: c["description"]["config"]["data"].update(num_folds="x"),
+        "objects_in_the_data": lambda c: c["description"]["config"]["data"].update(
+            sampler={"_target_": "antigravity.geohash"}
+        ),
+        "tensors_of_the_meta_device": lambda c: c["state_dict"].update(
+            {weight: torch.empty(1, device="meta")}
+        ),
     }
     for name, change in changes.items():
         content = copy.deepcopy(stored)
         change(content)
         torch.save(content, folder / f"{name}.ckpt")
     (folder / "plain_pickle.ckpt").write_bytes(pickle.dumps(code))
+    with zipfile.ZipFile(folder / "empty_persistent_id.ckpt", "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02)Q.")  # loads the persistent id ()
+        archive.writestr("archive/version", "3\n")
     whole = good.read_bytes()
     for i in (0, 3, 9):
         (folder / f"truncated_{i:02d}.ckpt").write_bytes(whole[: len(whole) * i // 12])
@@ -72,20 +88,44 @@ def test_hostile_checkpoints_are_refused_and_nothing_runs(finished_run, tmp_path
     folder.mkdir()
     hostile_checkpoints(finished_run / "checkpoints" / "best.ckpt", folder, marker)
     paths = sorted(folder.glob("*.ckpt"))
-    assert len(paths) == 17
+    assert len(paths) == 25
     cfg = composed(["trainer.accelerator=cpu"], "evaluate")
     for path in paths:
         cfg.ckpt = str(path)
         with pytest.raises(UserError) as caught:
             evaluate(cfg, tmp_path / "out")
         assert SECRET not in str(caught.value) and caught.value.remedy
-        if path.stem not in ("foreign_data", "interpolation"):  # of the data, which load ignores
+        if path.stem not in OF_THE_DATA:  # which load ignores
             with pytest.raises(UserError):
-                src.load(path)
+                src.load(path).predict(torch.zeros(16, 16, dtype=torch.uint8))
         if path.stem.startswith(("code", "plain", "truncated")):
             with pytest.raises(UserError):
                 run_training(tmp_path / "resumed", *SMALL, f"resume={path}")
     assert not marker.exists() and folder.exists()
+
+
+def test_what_belongs_to_the_machine_does_not_come_from_a_checkpoint(finished_run, tmp_path):
+    from src.engine.rebuild import rebuild_datamodule
+
+    content = read_checkpoint(finished_run, "best")
+    content["description"]["config"]["data"] |= {
+        "num_workers": 40,
+        "batch_size": 10**9,
+        "eval_batch_size": 10**9,
+        "pin_memory": True,
+        "device_resident": True,
+        "root": str(tmp_path / "elsewhere"),
+        "cache_gb": 10**6,
+    }
+    data = rebuild_datamodule(content, {})
+    assert data.num_workers is None and data.eval_batch_size == 64 and data.batch_size == 128
+    assert data.pin_memory is None and not data.device_resident
+    assert data.root == Path("data") and data.cache_gb is None
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(UserError, match="does not choose folders"):
+        rebuild_datamodule(content, {})
+    content["description"]["image_size"] = 2048
+    assert rebuild_datamodule(content, {"root": "x"}).eval_batch_size == 4
 
 
 def test_a_received_run_folder_builds_nothing_foreign_when_it_is_resumed(finished_run, tmp_path):
