@@ -80,7 +80,7 @@ def rebuild_datamodule(stored: Checkpoint, changes: Mapping[str, Any]) -> ImageD
     description = stored["description"]
     if "_target_" in changes:
         return _other_datamodule(description, dict(changes))
-    own = (description.get("config") or {}).get("data")
+    own = checkpoint.to_plain((description.get("config") or {}).get("data"))
     if own is None:
         raise UserError(
             "This checkpoint comes from a task composed in Python: it does not name its data.",

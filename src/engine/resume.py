@@ -4,11 +4,11 @@ import logging
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NotRequired
 
 from omegaconf import DictConfig
 from pydantic import TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
+from typing_extensions import TypeAliasType, TypedDict  # those of typing: from Python 3.12 on
 
 from ..config.plain import plain_config
 from ..errors import UserError
@@ -26,22 +26,23 @@ class _Optimizer(TypedDict):
     param_groups: list[dict[str, Any]]
 
 
-class _FitLoop(TypedDict):
-    epoch_progress: dict[Literal["total", "current"], dict[str, int]]
+_Counts = TypeAliasType("_Counts", "int | dict[str, _Counts]")
 
 
-class _Loops(TypedDict):
-    fit_loop: _FitLoop
+class _Record(TypedDict):
+    rows: list[dict[str, float | None]]
+    best: dict[str, Any] | None
 
 
 class _State(TypedDict):
     """What a training needs to continue."""
 
-    loops: _Loops
+    loops: dict[str, dict[str, Any]]
     callbacks: dict[str, dict[str, Any]]
     optimizer_states: list[_Optimizer]
     lr_schedulers: list[dict[str, Any]]
     global_step: int
+    run_record: NotRequired[_Record]
 
 
 def check_run_dir(cfg: DictConfig, run_dir: Path) -> None:
@@ -108,9 +109,12 @@ def _check_change(change: Mapping[str, Any], allowed: bool) -> None:
 def _holds_training(stored: Mapping[str, Any]) -> bool:
     try:
         TypeAdapter(_State).validate_python(stored)
-    except ValidationError:
+        loop = stored["loops"]["fit_loop"]
+        progress = {key: loop[key] for key in loop if key.endswith("progress")}
+        TypeAdapter(dict[str, _Counts]).validate_python(progress)
+        return {"ready", "processed"} <= set(loop["epoch_progress"]["current"])
+    except (ValidationError, LookupError, TypeError):
         return False
-    return True
 
 
 def _typed(key: str) -> str:

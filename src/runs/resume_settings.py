@@ -7,6 +7,7 @@ is allowed on request.
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from .checkpoint import to_plain
 from .run_folder import flatten
 
 Kind = Literal["free", "on request", "fixed"]
@@ -72,5 +73,5 @@ def stored_config(content: Mapping[str, Any]) -> dict[str, Any] | None:
         part = content.get(name)
         config = part.get("config") if isinstance(part, dict) else None
         if isinstance(config, dict):
-            return config
+            return to_plain(config)
     return None
