@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,25 +26,35 @@ import fault_points  # noqa: E402 - the hook of the processes, also used in fork
 
 BASE = [
     *SMALL,
-    "data/augment=crop_flip",
     "trainer.max_epochs=3",
     "trainer.accelerator=cpu",
     "logger=none",
 ]
 BASE.remove("~callbacks.report")  # it is switched on and off
 SETUPS = {
-    "checkpoints every 5 steps": ["callbacks.last.every_n_train_steps=5"],
+    "checkpoints every 5 steps": [
+        "data/augment=crop_flip",
+        "callbacks.last.every_n_train_steps=5",
+    ],
     "checkpoints every 4 steps, two validations per epoch": [
+        "data/augment=crop_flip",
         "callbacks.last.every_n_train_steps=4",
         "trainer.val_check_interval=0.5",
     ],
     "two batches per step, two loader processes, plateau schedule": [
+        "data/augment=crop_flip",
         "trainer.accumulate_grad_batches=2",
         "data.num_workers=2",
         "scheduler=plateau",
         "scheduler.patience=0",
     ],
+    "transforms of single images, two loader processes": [
+        "data/augment=rand_augment",
+        "data.num_workers=2",
+        "callbacks.last.every_n_train_steps=5",
+    ],
     "one cycle, averaged weights": [
+        "data/augment=crop_flip",
         "callbacks.last.every_n_train_steps=5",
         "scheduler=onecycle",
         "callbacks.ema.enabled=true",
@@ -147,25 +157,29 @@ class Lab:
             self._references[key] = folder
         return self._references[key]
 
-    def run(self, folder: Path, options: list[str], fault: Fault | None = None) -> Ended:
+    def run(
+        self, folder: Path, options: list[str], fault: Fault | None = None, **env: str
+    ) -> Ended:
         """`python train.py hydra.run.dir=FOLDER OPTIONS`, with a fault."""
         if fault is not None and fault.point == "import":
             return self.run_fresh(folder, options, fault)
-        return self.start(folder, options, fault).wait()
+        return self.start(folder, options, fault, **env).wait()
 
-    def start(self, folder: Path, options: list[str], fault: Fault | None = None) -> Started:
+    def start(
+        self, folder: Path, options: list[str], fault: Fault | None = None, **env: str
+    ) -> Started:
         """The same, started in a fork."""
-        marker = self._marker(folder)
+        marker = self._marker()
         prepare = None
         if fault is not None:
-            prepare = partial(fault_points.install, str(fault), str(marker))
+            prepare = partial(_prepare, str(fault), str(marker), env)
         arguments = [f"hydra.run.dir={folder}", *options]
         process = WarmProcess("train.py", *arguments, cwd=self.scratch, prepare=prepare)
         return Started(process, marker)
 
     def run_fresh(self, folder: Path, options: list[str], fault: Fault | None = None) -> Ended:
         """The same in a new process of Python."""
-        marker = self._marker(folder)
+        marker = self._marker()
         path = [str(ROOT)] if fault is None else [str(INJECT), str(ROOT)]
         env = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         env |= {"PYTHONPATH": os.pathsep.join(path)}
@@ -182,10 +196,10 @@ class Lab:
         reached = marker.read_text() if marker.exists() else ""
         return Ended(done.returncode, done.stdout, done.stderr, reached)
 
-    def _marker(self, folder: Path) -> Path:
-        marker = self.scratch / f"{folder.name}.reached"
-        marker.unlink(missing_ok=True)
-        return marker
+    def _marker(self) -> Path:
+        """A new file for what a fault writes, outside of the run folder and of its disk."""
+        self._number += 1
+        return self.scratch / f"reached{self._number}"
 
     def go_on(self, folder: Path, options: list[str]) -> list[str]:
         """Resume a run, or start it again where it has no checkpoint yet.
@@ -200,6 +214,11 @@ class Lab:
             return [f"exit code {ended.code} when it goes on: {ended.stderr[-500:]}"]
         left = [f"{path.name} is left" for path in folder.rglob("*.part")]
         return left + differences(self.reference(options), folder)
+
+
+def _prepare(fault: str, marker: str, env: dict[str, str]) -> None:
+    os.environ.update(env)
+    fault_points.install(fault, marker)
 
 
 def options_for(setup: str, fault: Fault) -> list[str]:
@@ -224,7 +243,3 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-__all__ = ["BASE", "SETUPS", "STANDARD", "Ended", "Fault", "Lab", "Started", "options_for"]
-__all__ += ["replace", "small_disk"]

@@ -7,7 +7,6 @@ library is imported here, so that the imports of the run are those of an undistu
 """
 
 import builtins
-import errno
 import functools
 import importlib.util
 import os
@@ -19,6 +18,8 @@ from importlib.abc import MetaPathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from fault_actions import ACTIONS
 
 # Modules whose import is the point `import`, in the order in which a run imports them.
 IMPORTS = (
@@ -192,61 +193,3 @@ class _CutFile:
 
     def __exit__(self, *error: Any) -> None:
         self._file.close()
-
-
-# Actions
-
-
-def _send(number: int) -> None:
-    os.kill(os.getpid(), number)
-
-
-def _fail(number: int) -> None:
-    raise OSError(number, os.strerror(number))
-
-
-def _out_of_memory() -> None:
-    raise MemoryError
-
-
-def _out_of_gpu_memory() -> None:
-    import torch
-
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-
-def _fill_disk() -> None:
-    """Leave no byte on the small file system FAULT_DISK."""
-    disk = Path(os.environ["FAULT_DISK"])
-    assert os.path.ismount(disk), f"{disk} is not a file system of its own"
-    with builtins.open(disk / "filler", "wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError as error:
-            assert error.errno == errno.ENOSPC
-
-
-def _limit_memory() -> None:
-    """Leave this process 64 MB more than it has (Linux)."""
-    import resource
-
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + (64 << 20)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-
-
-ACTIONS: dict[str, Callable[[], None]] = {
-    name: functools.partial(_send, getattr(signal, name))
-    for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGSTOP")
-    if hasattr(signal, name)
-}
-ACTIONS |= {
-    name: functools.partial(_fail, getattr(errno, name)) for name in ("ENOSPC", "EROFS", "EACCES")
-}
-ACTIONS |= {
-    "memory": _out_of_memory,
-    "gpu_memory": _out_of_gpu_memory,
-    "fill_disk": _fill_disk,
-    "limit_memory": _limit_memory,
-}
