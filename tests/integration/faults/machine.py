@@ -19,7 +19,6 @@ from src.runs.checkpoint import read
 from src.runs.run_folder import status
 
 DISK = "2m"  # room for two checkpoints and one that is being written
-DISK_POINTS = ("last", "best", "metrics", "results")
 # Batches whose activations do not fit into the memory that `limit_memory` leaves.
 LARGE = ["data.image_size=64", "data.batch_size=1024", "trainer.limit_train_batches=1"]
 
@@ -39,6 +38,23 @@ def full_disk(lab: Lab, options: list[str], point: str, count: int = 1) -> list[
             found.append("the status is completed")
         (disk / "filler").unlink(missing_ok=True)
         return found + lab.go_on(folder, options)
+
+
+def full_disk_of_tensorboard(lab: Lab, options: list[str]) -> list[str]:
+    """TensorBoard, which writes in a thread of its own, finds no room (Linux, needs root)."""
+    options = [option for option in options if not option.startswith("logger=")]
+    return full_disk(lab, options, "test")
+
+
+def killed_loader(lab: Lab, options: list[str]) -> list[str]:
+    """The system kills a loader process, as it does for lack of memory."""
+    options = [*options, "data.num_workers=2"]
+    return failed_write(lab, options, Fault("loader", "SIGKILL", 3), "loader process was killed")
+
+
+def second_resume(lab: Lab, options: list[str]) -> list[str]:
+    """A run that is still going on is resumed by a second process."""
+    return two_processes(lab, options, "validation", count=9, resume=True)
 
 
 def limited_at_start(lab: Lab, options: list[str]) -> list[str]:
@@ -80,14 +96,17 @@ def read_only(lab: Lab, options: list[str]) -> list[str]:
         return two_lines(lab.run_fresh(disk / "run", options), "Read-only")
 
 
-def two_processes(lab: Lab, options: list[str], point: str) -> list[str]:
+def two_processes(
+    lab: Lab, options: list[str], point: str, count: int = 1, resume: bool = False
+) -> list[str]:
     """A second process is refused in the folder of a first one, which is not disturbed."""
     folder = lab.folder()
     lab.reference(options)
-    first = lab.start(folder, options, Fault(point, "SIGSTOP"))
+    first = lab.start(folder, options, Fault(point, "SIGSTOP", count))
+    typed = [*options, f"resume={folder}/checkpoints/last.ckpt"] if resume else options
     try:
         first.wait_for_fault()
-        found = two_lines(lab.run(folder, options), str(folder))
+        found = two_lines(lab.run(folder, typed), str(folder))
     finally:
         os.kill(first.pid, signal.SIGCONT)
     ended = first.wait()
@@ -150,4 +169,4 @@ def two_lines(ended: Ended, *words: str) -> list[str]:
     """Exit code 2, and nothing but a problem and a remedy on the screen."""
     if ended.has_two_lines() and all(word in ended.stderr for word in words):
         return []
-    return [f"exit code {ended.code}: {ended.stderr[-1500:]}"]
+    return [f"exit code {ended.code}: {ended.stderr[-6000:]}"]

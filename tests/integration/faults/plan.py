@@ -15,9 +15,11 @@ COUNTS = {
     "mid_epoch": 36,
     "checkpoint": 4,
     "validation": 11,  # the first two are those of the check before the training
+    "config": 1,
     "metrics": 3,
     "results": 2,  # after the training, after the test
     "test": 3,
+    "tables": 1,
     "report": 1,
 }
 BYTES = 100_000  # a checkpoint has more
@@ -94,6 +96,9 @@ def disks() -> list[Trial]:
         _machine("full file system", files[point], machine.full_disk, point, count)
         for point, count in points
     ]
+    trials.append(
+        _machine("full file system", "TensorBoard, test", machine.full_disk_of_tensorboard)
+    )
     trials.append(_machine("full file system", "start", machine.full_disk_at_start))
     return [*trials, _machine("read-only file system", "start", machine.read_only)]
 
@@ -119,8 +124,11 @@ def others() -> list[Trial]:
         trials.append(_machine("out of memory", point, machine.out_of_memory, fault))
     for point in ("first_step", "test"):
         trials.append(_machine("two processes in one folder", point, machine.two_processes, point))
-    lost = Trial("a lost image", "resume", "lost image", machine.lost_image)
-    return [*trials, lost]
+    trials.append(
+        _machine("two processes in one folder", "validation, resume", machine.second_resume)
+    )
+    trials.append(_machine("a killed loader process", "third batch", machine.killed_loader))
+    return [*trials, Trial("a lost image", "resume", "lost image", machine.lost_image)]
 
 
 def _machine(kind: str, point: str, judge: Callable, *arguments: object) -> Trial:

@@ -51,9 +51,12 @@ FILES = {
     "last": ("last.ckpt.part", 20_000),
     "metrics": ("metrics.csv.part", 20),
     "report": ("report.html.part", 1_000),
+    "config": ("config.yaml.part", 20),
+    "tables": ("predictions.csv.part", 1_000),
     "results": ("results.json.part", 20),
 }
-POINTS = ("import", *METHODS, *FILES)
+# Called in a loader process for each batch, where there are such processes.
+LOADER = ("src.datamodules.loader", "LabelledImages", "__getitem__")
 WRITER = "src.runs.files"
 
 
@@ -76,6 +79,9 @@ def install(fault: str, marker: str) -> None:
         after = int(numbers[1]) if len(numbers) > 1 else after
         opened = functools.partial(_open, pattern, after, reached)
         after_import(WRITER, lambda module: setattr(module, "open", opened))
+    elif point == "loader":
+        reached.process = None
+        after_import(LOADER[0], functools.partial(_wrap, *LOADER[1:], reached))
     else:
         for module, name, method in METHODS[point]:
             after_import(module, functools.partial(_wrap, name, method, reached))
@@ -86,14 +92,15 @@ class Reached:
 
     def __init__(self, point: str, action: Callable[[], None], count: int, marker: Path):
         self.point, self.action, self.left, self.marker = point, action, count, marker
-        self.process = os.getpid()  # loader processes inherit this object
+        # Loader processes inherit this object. None acts in any process.
+        self.process: int | None = os.getpid()
 
     def is_next(self) -> bool:
         return self.left == 1 and os.getpid() == self.process
 
     def __call__(self, detail: str = "") -> None:
         self.left -= 1
-        if self.left or os.getpid() != self.process:
+        if self.left or self.process not in (None, os.getpid()):
             return
         # Renamed: a test that waits for the marker never reads half of it.
         part = self.marker.with_name(f"{self.marker.name}.part")
