@@ -6,7 +6,6 @@ to a temporary folder. `faults` needs Linux; full file systems are tried where o
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -60,10 +59,7 @@ def faults(n: int = 60, write: bool = False) -> bool:
     table = fault_table(counts)
     print(table)
     if write:
-        text = PAGE.read_text(encoding="utf-8")
-        block = f"{START}\n{describe_machine(n)}\n\n{table}\n{END}"
-        text = re.sub(f"{re.escape(START)}.*{re.escape(END)}", lambda _: block, text, flags=re.S)
-        PAGE.write_text(text, encoding="utf-8")
+        write_table(f"{describe_machine(n)}\n\n{table}")
     return all(tried == kept for tried, kept in counts.values())
 
 
@@ -89,6 +85,14 @@ def fault_table(counts: dict[tuple[str, str], list[int]]) -> str:
             tried, kept = (sum(row[i] for row in points.values()) for i in (0, 1))
             rows.append(f"| **{kind}** | **all** | **{tried}** | **{kept}** |")
     return HEADER + "\n".join(rows)
+
+
+def write_table(content: str) -> None:
+    """Replace what stands between the two markers in docs/reliability.md."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{START}\n{content}\n{END}{after}", encoding="utf-8")
 
 
 def describe_machine(n: int) -> str:

@@ -47,7 +47,7 @@ def draw_faults(n: int, actions: list[str], seed: int) -> list[tuple[Fault, str]
         point = list(COUNTS)[i % len(COUNTS)]
         count = draw.randint(2 if point == "mid_epoch" else 1, COUNTS[point])
         after = draw.randint(1, BYTES) if point == "checkpoint" else None
-        action = actions[i // len(COUNTS) % len(actions)]
+        action = actions[(i + i // len(COUNTS)) % len(actions)]
         drawn.append((Fault(point, action, count, after), draw.choice(list(SETUPS))))
     return drawn
 

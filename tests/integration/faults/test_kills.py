@@ -15,7 +15,7 @@ def test_a_kill_while_a_checkpoint_is_written(lab):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trial", plan.kills(20), ids=lambda trial: trial.title)
+@pytest.mark.parametrize("trial", plan.kills(len(plan.COUNTS)), ids=lambda trial: trial.title)
 def test_a_killed_run_ends_bit_equal(lab, trial):
     assert trial.run(lab) == []
 

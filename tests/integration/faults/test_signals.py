@@ -19,7 +19,7 @@ def test_a_signal_saves_the_run_which_ends_equal_when_resumed(lab):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trial", plan.signals(20), ids=lambda trial: trial.title)
+@pytest.mark.parametrize("trial", plan.signals(len(plan.COUNTS)), ids=lambda trial: trial.title)
 def test_a_signal_ends_a_run_as_promised(lab, trial):
     assert trial.run(lab) == []
 
