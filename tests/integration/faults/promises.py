@@ -11,8 +11,8 @@ from run_helpers import read_checkpoint, read_results
 from src.errors import UserError
 from src.runs.checkpoint import read
 
-IN_TRAINING = ("first_step", "mid_epoch", "checkpoint", "metrics")
-SANITY_STEPS = 2  # steps of the validation before the training
+# A signal saves a checkpoint here. At the others nothing may have been trained yet.
+IN_TRAINING = ("first_step", "mid_epoch", "checkpoint")
 
 
 def after_signal(lab: Lab, options: list[str], fault: Fault) -> list[str]:
@@ -28,7 +28,7 @@ def after_signal(lab: Lab, options: list[str], fault: Fault) -> list[str]:
         if "Traceback" in ended.stderr:
             found.append(f"a traceback: {ended.stderr[-500:]}")
         found += _dishonest_status(folder, fault, number.name)
-    if fault.point in IN_TRAINING and fault.point != "metrics":
+    if fault.point in IN_TRAINING:
         found += _not_saved(folder, fault)
     return found + unreadable(folder) + lab.go_on(folder, options)
 
