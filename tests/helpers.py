@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -62,25 +63,51 @@ def run_warm(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedPro
     """`run_script` in a fork of this process, which saves the import of torch and lightning."""
     if sys.platform != "linux":
         return run_script(script, *arguments, cwd=cwd)
-    import src.engine.evaluate
-    import src.engine.train  # noqa: F401
+    return WarmProcess(script, *arguments, cwd=cwd).wait()
 
-    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
-        process = multiprocessing.get_context("fork").Process(
-            target=_run_main, args=(ROOT / script, arguments, cwd, stdout, stderr)
+
+class WarmProcess:
+    """An entry point that runs in a fork of this process, see `run_warm`.
+
+    Args:
+        prepare: what the fork calls first.
+    """
+
+    def __init__(
+        self, script: str, *arguments: str, cwd: Path, prepare: Callable[[], None] | None = None
+    ):
+        import src.engine.evaluate
+        import src.engine.train  # noqa: F401
+
+        self.arguments = [script, *arguments]
+        self.output = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+        self.process = multiprocessing.get_context("fork").Process(
+            target=_run_main, args=(ROOT / script, arguments, cwd, *self.output, prepare)
         )
-        process.start()
-        process.join(TIMEOUT)
-        assert process.exitcode is not None, f"{script} {arguments} does not end"
-        stdout.seek(0)
-        stderr.seek(0)
-        return subprocess.CompletedProcess(
-            [script, *arguments], process.exitcode, stdout.read(), stderr.read()
-        )
+        self.process.start()
+
+    def wait(self) -> subprocess.CompletedProcess:
+        """The ended process."""
+        self.process.join(TIMEOUT)
+        code = self.process.exitcode
+        if code is None:
+            self.process.kill()
+            raise AssertionError(f"{self.arguments} does not end")
+        texts = []
+        for file in self.output:
+            file.seek(0)
+            texts.append(file.read())
+            file.close()
+        return subprocess.CompletedProcess(self.arguments, code, *texts)
 
 
 def _run_main(
-    path: Path, arguments: tuple[str, ...], cwd: Path, stdout: IO[str], stderr: IO[str]
+    path: Path,
+    arguments: tuple[str, ...],
+    cwd: Path,
+    stdout: IO[str],
+    stderr: IO[str],
+    prepare: Callable[[], None] | None,
 ) -> None:
     """Do what Python does for `python PATH ARGUMENTS` in a folder."""
     os.dup2(stdout.fileno(), 1)
@@ -91,6 +118,8 @@ def _run_main(
     os.chdir(cwd)
     sys.argv = [str(path), *arguments]
     atexit._clear()
+    if prepare is not None:
+        prepare()
     try:
         runpy.run_path(str(path), run_name="__main__")
     finally:

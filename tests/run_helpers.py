@@ -1,19 +1,15 @@
-"""Shared helpers for tests of whole runs: cutting runs off, comparing run folders, forked runs."""
+"""Shared helpers for tests of whole runs: cutting runs off, comparing run folders."""
 
 import csv
 import json
-import multiprocessing
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import run_training
 
 SMALL = [
     "model=lenet",
@@ -102,35 +98,3 @@ def tensors(state: Any, place: str = "") -> Iterator[tuple[str, torch.Tensor]]:
             yield from tensors(value, f"{place}.{i}")
     elif isinstance(state, torch.Tensor | int | float):
         yield place, torch.as_tensor(state)
-
-
-def start_training(folder: Path, *overrides: str, steps: Any = None) -> BaseProcess:
-    """Start a run in a fork of this process.
-
-    Args:
-        folder: the run folder.
-        overrides: settings.
-        steps: a shared counter of training batches, or None.
-    """
-    import src.engine.train  # noqa: F401 - before the fork, which then has it
-
-    context = multiprocessing.get_context("fork")
-    process = context.Process(target=_train, args=(folder, overrides, steps))
-    process.start()
-    return process
-
-
-def _train(folder: Path, overrides: tuple[str, ...], steps: Any) -> None:
-    from src.callbacks import StepSeed
-
-    torch.set_num_threads(1)
-    sys.stdout = sys.stderr = open(os.devnull, "w")
-    if steps is not None:
-        original = StepSeed.on_train_batch_end
-
-        def count(self, *args, **kwargs):
-            original(self, *args, **kwargs)
-            steps.value += 1
-
-        StepSeed.on_train_batch_end = count
-    run_training(folder, *overrides)

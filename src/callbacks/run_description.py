@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 
+from ..errors import UserError
 from ..runs.checkpoint import to_plain
 from ..runs.run_folder import flatten
 
@@ -36,6 +37,25 @@ def describe_data(trainer: L.Trainer) -> dict[str, Any]:
         "fingerprint": datamodule.fingerprint(),
         "split_hash": datamodule.split_hash() if "val" in sizes else None,
     }
+
+
+def check_same_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Compare the data of a resumed run with those that it was trained on, see `describe_data`.
+
+    Raises:
+        UserError: other images or labels, or another division into training and validation.
+    """
+    for key in ("fingerprint", "split_hash"):
+        if before.get(key) != now.get(key) and None not in (before.get(key), now.get(key)):
+            sizes = [
+                ", ".join(f"{n} {split}" for split, n in (data.get("sizes") or {}).items())
+                for data in (before, now)
+            ]
+            raise UserError(
+                f"The data are not those that this run was trained on: {sizes[0]} images then, "
+                f"{sizes[1]} now{', of other content or order' if sizes[0] == sizes[1] else ''}.",
+                "Restore them as they were, or start a new run without resume.",
+            )
 
 
 def describe_run(trainer: L.Trainer, pl_module: Any) -> dict[str, Any]:

@@ -18,7 +18,13 @@ from ..runs.environment import command_line
 from ..runs.metrics_table import MetricsTable
 from ..runs.resume_settings import changes, stored_config
 from .base import EpochCallback, epoch_metrics
-from .run_description import compared_settings, describe_data, describe_run, run_title
+from .run_description import (
+    check_same_data,
+    compared_settings,
+    describe_data,
+    describe_run,
+    run_title,
+)
 from .run_results import (
     check_best,
     closing_line,
@@ -54,6 +60,7 @@ class RunRecorder(EpochCallback):
         self.results: dict[str, Any] | None = None
         self.changes: list[dict[str, Any]] = []  # of settings, by resumed runs
         self._writes = False  # a training has started, and this is the process that writes
+        self._data_before: dict[str, Any] = {}  # of a resumed run
         self._epoch = 0
         self._epoch_ended = False
 
@@ -78,6 +85,7 @@ class RunRecorder(EpochCallback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         data = describe_data(trainer)
+        check_same_data(self._data_before, data)
         if isinstance(getattr(pl_module, "description", None), dict):
             pl_module.description["data"] = data
             for name in ("image_size", "resize"):  # of a task that was composed by hand
@@ -159,7 +167,10 @@ class RunRecorder(EpochCallback):
         checkpoint["run_record"] = record
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict) -> None:
-        if trainer.state.fn == "fit" and "run_record" in checkpoint:
+        if trainer.state.fn != "fit":
+            return
+        self._data_before = (checkpoint.get("description") or {}).get("data") or {}
+        if "run_record" in checkpoint:
             self.table.load_state(checkpoint["run_record"]["rows"])
             self.best = checkpoint["run_record"]["best"]
             changed = changes(stored_config(checkpoint) or {}, to_plain(self.config))

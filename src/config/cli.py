@@ -48,6 +48,14 @@ class ConsoleHandler(logging.StreamHandler):
             super().handleError(record)
 
 
+class LogFile(logging.FileHandler):
+    """Writes log messages as long as the disk takes them; the run says itself what it lacks."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 def run(main: Callable[[], object]) -> None:
     """Run an entry point decorated by `hydra.main` on the command line of this process.
 

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from ..errors import UserError
+from ..runs.files import DISK_FULL
 from ..runs.run_folder import flatten
 from .tracebacks import own_frames, raised_in
 
@@ -51,6 +52,12 @@ def to_user_error(error: Exception) -> UserError | None:
     cause = error.__cause__
     if isinstance(cause, unknown_key) and cause.key is not None:
         return _unknown_key(cause)
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return UserError(  # a write that fails does not name its file
+            f"The disk is full: {error.filename or 'the run folder'} cannot be written.",
+            "Free some space, or choose another folder: hydra.run.dir=FOLDER; of a sweep, "
+            "hydra.sweep.dir=FOLDER.",
+        )
     if isinstance(error, OSError) and error.filename is not None:
         return UserError(
             f"{error.filename} cannot be written or read: {error.strerror}.",

@@ -23,10 +23,10 @@ from ..config.tracebacks import own_frames
 from ..errors import Interrupted, UserError
 from ..runs import RunFolder
 from ..runs.environment import command_line
+from ..runs.files import DISK_FULL
 from ..runs.run_folder import last_checkpoint, status
 
 log = logging.getLogger(__name__)
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Texts of torch, and what leads to them.
 NOTES = {
     "Expected more than 1 value per channel when training": "Batch normalization cannot train on "

@@ -3,6 +3,7 @@
 import copy
 import logging
 import shutil
+import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,7 @@ class TensorBoard(Logger):
         if stage not in self._writers:
             from torch.utils.tensorboard import SummaryWriter
 
+            _hide_failures_of_threads()
             self._writers[stage] = SummaryWriter(str(self.root / stage), **self.options)
         return self._writers[stage]
 
@@ -151,3 +153,17 @@ class TensorBoard(Logger):
         """Close the files; what is logged later opens new ones."""
         for writer in self._writers.values():
             writer.close()
+
+
+def _hide_failures_of_threads() -> None:
+    """Let TensorBoard's writing thread print nothing: it raises in the main thread as well."""
+    report = threading.excepthook
+    if getattr(report, "hides_tensorboard", False):
+        return
+
+    def report_others(failure: threading.ExceptHookArgs) -> None:
+        if not type(failure.thread).__module__.startswith("tensorboard."):
+            report(failure)
+
+    report_others.hides_tensorboard = True  # type: ignore[attr-defined]
+    threading.excepthook = report_others

@@ -1,6 +1,7 @@
 """The writer and the lock of the project: a file is replaced whole or not at all."""
 
 import csv
+import errno
 import json
 import os
 import threading
@@ -14,6 +15,8 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a write fails with for lack of room
 
 
 @contextmanager

@@ -4,12 +4,14 @@ import lightning as L
 import pytest
 
 from src.callbacks.run_description import (
+    check_same_data,
     compared_settings,
     describe_data,
     describe_run,
     global_seed,
     run_title,
 )
+from src.errors import UserError
 
 
 def test_titles(fit):
@@ -27,6 +29,21 @@ def test_the_data(fit):
     assert data["sizes"] == {"train": 1293, "val": 144, "test": 360} and data["classes"] == 10
     assert data["split_hash"] == run.data.split_hash()
     assert data["fingerprint"] == run.data.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        ({"fingerprint": "b", "split_hash": "y", "sizes": {"train": 8}}, "9 train images then, 8"),
+        ({"fingerprint": "a", "split_hash": "y", "sizes": {"train": 9}}, "of other content"),
+    ],
+)
+def test_a_resumed_run_keeps_its_data(now, words):
+    before = {"fingerprint": "a", "split_hash": "x", "sizes": {"train": 9}}
+    check_same_data(before, before)
+    check_same_data({}, now)  # a module that does not describe its data
+    with pytest.raises(UserError, match=words):
+        check_same_data(before, now)
 
 
 def test_a_run_composed_by_hand(fit):

@@ -1,6 +1,8 @@
 """The command line before Hydra: paths, options and resumed runs; how errors end."""
 
 import bdb
+import errno
+import logging
 import subprocess
 import sys
 
@@ -8,7 +10,14 @@ import pytest
 from helpers import ROOT, assert_two_lines, composed, run_script, run_warm
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from src.config.cli import options_first, prepare_arguments, quote, require, two_line_errors
+from src.config.cli import (
+    LogFile,
+    options_first,
+    prepare_arguments,
+    quote,
+    require,
+    two_line_errors,
+)
 from src.config.hydra_errors import to_user_error
 from src.config.tracebacks import is_library
 from src.errors import UserError
@@ -166,3 +175,17 @@ def test_leaving_a_debugger_is_quiet(capsys):
     with pytest.raises(SystemExit) as caught, two_line_errors():
         raise bdb.BdbQuit
     assert caught.value.code == 1 and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("path", [None, "runs/a/.hydra/config.yaml"])
+def test_a_full_disk_before_the_run_is_reported(path):
+    error = to_user_error(OSError(errno.ENOSPC, "No space left on device", path))
+    assert f"The disk is full: {path or 'the run folder'} cannot be written." in str(error)
+
+
+def test_a_full_disk_ends_the_log_file_only(tmp_path, capsys):
+    handler = LogFile(tmp_path / "train.log")
+    handler.stream.close()
+    handler.stream = open("/dev/full", "w")
+    handler.handle(logging.makeLogRecord({"msg": "a line"}))
+    assert capsys.readouterr().err == ""

@@ -1,5 +1,7 @@
 """What TensorBoard gets, read back from the event files; and that logging changes no run."""
 
+import errno
+import threading
 import warnings
 
 import lightning as L
@@ -8,6 +10,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from src.callbacks import ImageLogger, LastCheckpoint, StepSeed
 from src.loggers import TensorBoard
@@ -159,3 +162,18 @@ def test_it_works_without_a_trainer(tmp_path):
     assert curves(tmp_path, "val") == {"metrics/loss": [(3, 1.0)]}
     assert curves(tmp_path, "train") == {"training/speed": [(3, 2.0)]}
     assert events(tmp_path, "test").Tags()["images"] == ["images/x"]
+
+
+def test_a_full_disk_is_raised_and_not_printed(tmp_path, monkeypatch, capsys):
+    def full(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    monkeypatch.setattr(RecordWriter, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        TensorBoard(tmp_path).log_metrics({"val/loss": 1.0}, step=1)
+    assert capsys.readouterr().err == ""
+    other = threading.Thread(target=full, args=(None, None))
+    other.start()
+    other.join()
+    assert "No space left" in capsys.readouterr().err
