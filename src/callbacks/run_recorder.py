@@ -16,7 +16,7 @@ from ..runs import RunFolder
 from ..runs.checkpoint import to_plain
 from ..runs.environment import command_line
 from ..runs.metrics_table import MetricsTable
-from ..runs.resume_settings import changes, stored_config
+from ..runs.resume_settings import all_changes
 from .base import EpochCallback, epoch_metrics
 from .run_description import (
     check_same_data,
@@ -173,11 +173,7 @@ class RunRecorder(EpochCallback):
         if "run_record" in checkpoint:
             self.table.load_state(checkpoint["run_record"]["rows"])
             self.best = checkpoint["run_record"]["best"]
-            changed = changes(stored_config(checkpoint) or {}, to_plain(self.config))
-            self.changes = [
-                *checkpoint["run_record"].get("changes", []),
-                *({**change, "step": checkpoint["global_step"]} for change in changed),
-            ]
+            self.changes = all_changes(checkpoint, to_plain(self.config))
 
     # Results
 

@@ -67,6 +67,13 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[st
     ]
 
 
+def all_changes(content: Mapping[str, Any], config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The changes that earlier resumed runs have made, and those since a checkpoint was written."""
+    step = {"step": content["global_step"]}
+    new = changes(stored_config(content) or {}, config)
+    return [*content["run_record"].get("changes", []), *(change | step for change in new)]
+
+
 def stored_config(content: Mapping[str, Any]) -> dict[str, Any] | None:
     """The config of the run that has written a checkpoint; None where the file has none."""
     for name in ("description", "run_record"):  # the second is of a plain LightningModule
