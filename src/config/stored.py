@@ -14,12 +14,11 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import UserError
+from ..runs.reading import UNREADABLE, read_yaml
 
 log = logging.getLogger(__name__)
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-MAX_BYTES = 1_000_000
-MAX_DEPTH = 32
 # Where objects of a run write; null is the folder of the new run, or the user's cache.
 OUTPUT_KEYS = ("dirpath", "default_root_dir", "save_dir", "root_dir", "log_dir", "cache_dir")
 WRITERS = ("callbacks", "logger", "trainer")  # groups whose objects write files
@@ -41,7 +40,7 @@ def read_stored_config(path: Path, typed: DictConfig | None = None) -> dict[str,
     """
     try:
         content = _read(path)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except UNREADABLE as error:
         raise UserError(
             f"{path} cannot be read: {' '.join(str(error).split())}.",
             "Give the folder of a run that train.py has written.",
@@ -75,16 +74,7 @@ def resumed_config(cfg: DictConfig, overrides: list[str]) -> DictConfig:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
-    text = path.read_text(encoding="utf-8")
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):  # before it takes memory and time
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
-            raise ValueError("it holds references, or is nested too deeply")
-    content = yaml.safe_load(text)
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ValueError("it does not hold keys with values")
     return content

@@ -24,6 +24,7 @@ from ..config.instantiate import (
 )
 from ..config.prepare import prepare_config
 from ..config.validate import validate
+from ..runs.reading import number
 from ..runs.run_folder import last_checkpoint
 from .failures import recorded_failures
 from .resume import check_run_dir
@@ -117,5 +118,5 @@ def recorded_results(trainer: L.Trainer) -> dict[str, Any]:
 
 def objective(results: Mapping[str, Any]) -> float:
     """What sweeps and searches minimize: the validation loss of the best checkpoint."""
-    loss = (results.get("val") or {}).get("loss", math.nan)
+    loss = number(results, "val", "loss")
     return loss if math.isfinite(loss) else math.inf

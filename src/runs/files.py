@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from .reading import MAX_JSON, UNREADABLE, is_shallow, read_text
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -29,7 +31,8 @@ def atomic_write(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     if "b" not in mode:
-        options.setdefault("encoding", "utf-8")
+        # Names of files may hold bytes that are no text.
+        options = {"encoding": "utf-8", "errors": "backslashreplace"} | options
     try:
         with open(part, mode, **options) as file:
             yield file
@@ -78,10 +81,10 @@ def write_csv(
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
     """The content of a JSON file with an object in it; {} where there is none that can be read."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = json.loads(read_text(path, MAX_JSON))
+    except UNREADABLE:
         return {}
-    return content if isinstance(content, dict) else {}
+    return content if isinstance(content, dict) and is_shallow(content) else {}
 
 
 class Lock:

@@ -21,8 +21,8 @@ from ..config.plain import escape_environment
 from ..config.prepare import prepare_config
 from ..config.stored import read_stored_config
 from ..runs.files import write_text
+from .job_files import OVERRIDES
 from .pool import Job
-from .summary import OVERRIDES
 from .worker import JOB_CONFIG
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,6 @@
 Hydra imports this file at every start: nothing heavy up here.
 """
 
-import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +13,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ..config.cli import two_line_errors
-from ..runs.run_folder import last_checkpoint, read_json, set_status, status
+from ..runs.files import read_json
+from ..runs.reading import number
+from ..runs.run_folder import last_checkpoint, set_status, status
 from .pool import Job, Pool
 
 
@@ -68,7 +69,8 @@ class SweepPool(Pool[Job]):
         update_summary(self.folder)
 
     def on_end(self, job: Job) -> None:
-        from .summary import describe_result, update_summary
+        from .job_files import describe_result
+        from .summary import update_summary
 
         print(f"{job.label}: {describe_result(job.folder)}", flush=True)
         update_summary(self.folder)
@@ -118,6 +120,5 @@ def launch(
 def _job_return(job: Job) -> JobReturn:
     """The validation loss of a job. Hydra would end the sweep if its status were failed."""
     result = JobReturn(overrides=job.overrides, cfg=job.config, status=JobStatus.COMPLETED)
-    validation = read_json(job.folder / "results.json").get("val") or {}
-    result.return_value = validation.get("loss", math.nan)
+    result.return_value = number(read_json(job.folder / "results.json"), "val", "loss")
     return result

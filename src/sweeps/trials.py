@@ -23,10 +23,11 @@ from ..reporting.sweep_plots import importances, search_history
 from ..runs.files import Lock, read_json
 from ..runs.run_folder import RunFolder, last_checkpoint, set_status, status
 from .compose import compose_run, freeze, restore
+from .job_files import describe_result
 from .pool import Job, Pool
 from .resources import slot_environments
 from .space import to_overrides
-from .summary import describe_result, update_summary
+from .summary import update_summary
 
 SAMPLERS = {"random": optuna.samplers.RandomSampler, "tpe": optuna.samplers.TPESampler}
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
