@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that `--help` and typing errors answer at onc
 
 import atexit
 import bdb
+import io
 import logging
 import os
 import shlex
@@ -23,6 +24,7 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import UserError
+from ..runs.text import LINES, printable
 from .tracebacks import format_error
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,18 @@ class ConsoleHandler(logging.StreamHandler):
             super().handleError(record)
 
 
+class PlainFormatter(logging.Formatter):
+    """Escapes control characters, which class and file names may hold, on screen and in files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), LINES)
+
+
+def show(text: str, error: bool = False) -> None:
+    """Print lines without the control characters in them."""
+    print(printable(text, LINES), file=sys.stderr if error else sys.stdout, flush=True)
+
+
 def run(main: Callable[[], object]) -> None:
     """Run an entry point decorated by `hydra.main` on the command line of this process.
 
@@ -58,6 +72,9 @@ def run(main: Callable[[], object]) -> None:
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/", category=UserWarning)
     os.environ.setdefault(FULL_ERROR, os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
+    for stream in (sys.stdout, sys.stderr):  # of any encoding, and with names that are no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with two_line_errors():
         sys.argv[1:] = prepare_arguments(sys.argv[1:])
         try:
@@ -109,10 +126,10 @@ def _end_with(error: Exception) -> NoReturn:
         traceback.print_exception(error)
     if user_error is not None:
         problem, remedy = (" ".join(s.split()) for s in (user_error.problem, user_error.remedy))
-        print(f"Error: {problem}\nHint:  {remedy}", file=sys.stderr)
+        show(f"Error: {problem}\nHint:  {remedy}", error=True)
         sys.exit(2)
     if not _wants_full_error():
-        print(format_error(error, _log_whole_traceback(error)), file=sys.stderr)
+        show(format_error(error, _log_whole_traceback(error)), error=True)
     sys.exit(1)
 
 

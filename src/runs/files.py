@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 from .reading import MAX_JSON, UNREADABLE, is_shallow, read_text
+from .text import printable
 
 try:
     import fcntl
@@ -71,11 +73,11 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 def write_csv(
     path: str | os.PathLike, header: Sequence[str], rows: Iterable[Sequence[Any]], **options: Any
 ) -> None:
-    """Write a table row by row."""
+    """Write a table row by row, with control characters escaped: csv does not quote them all."""
     with atomic_write(path, newline="", **options) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+        for row in chain([header], rows):
+            writer.writerow([printable(c) if isinstance(c, str) else c for c in row])
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from ..reporting.text import printable
 from ..runs.files import read_json
 from ..runs.reading import UNREADABLE, number, read_yaml
 from ..runs.run_folder import status
+from ..runs.text import printable
 
 OVERRIDES = Path(".hydra", "overrides.yaml")  # what was typed for a job; Hydra's name and format
 COLUMNS = ("job", "status", "best_epoch", "train_seconds", "folder", "error")

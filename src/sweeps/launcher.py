@@ -12,7 +12,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from ..config.cli import two_line_errors
+from ..config.cli import show, two_line_errors
 from ..runs.files import read_json
 from ..runs.reading import number
 from ..runs.run_folder import last_checkpoint, set_status, status
@@ -40,9 +40,9 @@ class SweepCallback(Callback):
 
         folder = Path(config.hydra.sweep.dir).absolute()
         jobs = write_summary(folder)
-        print(f"\n{format_summary(folder)}\n{folder}", flush=True)
+        show(f"\n{format_summary(folder)}\n{folder}")
         if (jobs["status"] != "completed").any():
-            print(_how_to_continue(folder), flush=True)
+            show(_how_to_continue(folder))
             sys.exit(1)
 
 
@@ -65,14 +65,14 @@ class SweepPool(Pool[Job]):
         self.num_started += 1
         resumed = " is resumed" if last_checkpoint(job.folder) else ""
         place = f"[{self.num_started}/{self.num_jobs}]"
-        print(f"{place} {job.label}{resumed}: {job.folder}", flush=True)
+        show(f"{place} {job.label}{resumed}: {job.folder}")
         update_summary(self.folder)
 
     def on_end(self, job: Job) -> None:
         from .job_files import describe_result
         from .summary import update_summary
 
-        print(f"{job.label}: {describe_result(job.folder)}", flush=True)
+        show(f"{job.label}: {describe_result(job.folder)}")
         update_summary(self.folder)
 
 
@@ -102,7 +102,7 @@ def launch(
             set_status(job.folder, "interrupted", "cut off")
     if len(unfinished) < len(jobs):
         finished = len(jobs) - len(unfinished)
-        print(f"{finished} of {len(jobs)} jobs were finished before.", flush=True)
+        show(f"{finished} of {len(jobs)} jobs were finished before.")
     trainers = [job.config.trainer for job in unfinished]
     environments = slot_environments(trainers, slots, len(unfinished))
     for environment in environments:
@@ -110,7 +110,7 @@ def launch(
     try:
         SweepPool(folder, environments, len(unfinished)).run(iter(unfinished))
     except KeyboardInterrupt:
-        print(f"\nStopped. {_how_to_continue(folder)}", file=sys.stderr)
+        show(f"\nStopped. {_how_to_continue(folder)}", error=True)
         sys.exit(130)
     finally:
         update_summary(folder)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ..config.cli import MODES
+from ..config.cli import MODES, show
 from ..config.instantiate import instantiate_datamodule, instantiate_model, instantiate_task
 from ..config.validate import validate
 from ..errors import UserError
@@ -139,7 +139,7 @@ def _check_jobs(jobs: Sequence[Job]) -> None:
         except UserError as error:
             raise UserError(f"{job.label}: {error.problem}", error.remedy) from None
     if only_check:
-        print(f"{len(jobs)} jobs, {len(checked)} of them different but for the seed.")
+        show(f"{len(jobs)} jobs, {len(checked)} of them different but for the seed.")
         sys.exit(0 if passed else 1)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..config.cli import MODES
+from ..config.cli import MODES, show
 from ..errors import UserError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def search(cfg: DictConfig, typed: Sequence[str], folder: Path) -> None:
     try:
         SearchWorker(cfg, study, space, fixed, folder).work()
     except KeyboardInterrupt:
-        print("\nStopped. The same command continues the search.", file=sys.stderr)
+        show("\nStopped. The same command continues the search.", error=True)
         sys.exit(130)
     _report(study, fixed, folder)
 
@@ -87,11 +87,11 @@ def _report(study: "optuna.Study", fixed: Sequence[str], folder: Path) -> None:
 
     states = [trial.state.name for trial in study.get_trials(deepcopy=False)]
     complete = states.count("COMPLETE")
-    print(f"\n{complete} trials complete, {states.count('PRUNED')} pruned.")
-    print(folder / "search.html")
+    show(f"\n{complete} trials complete, {states.count('PRUNED')} pruned.")
+    show(str(folder / "search.html"))
     if not complete:
         return
     best = study.best_trial
     command = shlex.join(["python", "train.py", *fixed, *to_overrides(best.params)])
-    print(f"Best: trial {trial_folder(best)}, val/loss {best.value:.4f}.")
-    print(f"To train and test it:\n{command}", flush=True)
+    show(f"Best: trial {trial_folder(best)}, val/loss {best.value:.4f}.")
+    show(f"To train and test it:\n{command}")

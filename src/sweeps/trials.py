@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from ..config.cli import show
 from ..errors import UserError
 from ..reporting.sweep_plots import importances, search_history
 from ..runs.files import Lock, read_json
@@ -101,7 +102,7 @@ class SearchWorker(Pool[TrialJob]):
             if job is None and not self._trials(TrialState.RUNNING):
                 return
             if job is None and not waiting and not self._running:
-                print("Waiting for the trials of other workers.", flush=True)
+                show("Waiting for the trials of other workers.")
                 waiting = True
             yield job
 
@@ -145,7 +146,7 @@ class SearchWorker(Pool[TrialJob]):
     def on_start(self, job: TrialJob) -> None:
         resumed = " is resumed" if last_checkpoint(job.folder) else ""
         settings = " ".join(to_overrides(job.trial.params))
-        print(f"{job.label}{resumed}: {settings}", flush=True)
+        show(f"{job.label}{resumed}: {settings}")
 
     def should_stop(self, job: TrialJob) -> bool:
         """Whether a trial is worse than the others were after as many epochs."""
@@ -162,7 +163,7 @@ class SearchWorker(Pool[TrialJob]):
             set_status(job.folder, "pruned", job.prune_reason)
         self._tell(job.trial, job.folder)
         job.lock.release()
-        print(f"{job.label}: {describe_result(job.folder)}", flush=True)
+        show(f"{job.label}: {describe_result(job.folder)}")
         self._summarize()
         failed = status(job.folder) not in ("completed", "pruned")
         self.failures = self.failures + 1 if failed else 0
