@@ -5,6 +5,7 @@ Everything else is a callback, see conf/callbacks/default.yaml.
 
 import logging
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,17 @@ def recorded_results(trainer: L.Trainer) -> dict[str, Any]:
             score = callback.best_model_score
             loss = loss if score is None else float(score)
     return {"status": "completed", "val": {"loss": loss}}
+
+
+def check_finite(results: Mapping[str, Any], *splits: str) -> None:
+    """End the program with exit code 1 where the loss of an evaluation is not finite."""
+    for split in splits:
+        loss = (results.get(split) or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            log.error(
+                "%s/loss is %s: the network gives no usable outputs on these data.", split, loss
+            )
+            sys.exit(1)
 
 
 def objective(results: Mapping[str, Any]) -> float:

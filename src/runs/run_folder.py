@@ -78,7 +78,7 @@ class RunFolder:
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Write `results.json`."""
-        write_json(self.path / "results.json", redact_secrets(results))
+        write_json(self.path / "results.json", results)
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Write `results.json`, set the status in `run.json` and release the lock."""
