@@ -24,7 +24,7 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import UserError
-from ..runs.text import LINES, printable
+from .console import discard_output, show
 from .tracebacks import format_error
 
 log = logging.getLogger(__name__)
@@ -38,28 +38,6 @@ MODES = ("find_lr", "reproduce")  # of train.py, with a run folder of their own 
 NEW_RUN = "runs/${now:%Y-%m-%d_%H-%M-%S-%f}"
 # `run` sets HYDRA_FULL_ERROR for itself; this variable passes on what was typed.
 FULL_ERROR = "FULL_ERROR_WANTED"
-
-
-class ConsoleHandler(logging.StreamHandler):
-    """Writes log messages until nobody reads them any more; the run goes on."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        if isinstance(sys.exc_info()[1], BrokenPipeError):
-            _discard_output()
-        else:
-            super().handleError(record)
-
-
-class PlainFormatter(logging.Formatter):
-    """Escapes control characters, which class and file names may hold, on screen and in files."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record), LINES)
-
-
-def show(text: str, error: bool = False) -> None:
-    """Print lines without the control characters in them."""
-    print(printable(text, LINES), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def run(main: Callable[[], object]) -> None:
@@ -104,7 +82,7 @@ def two_line_errors() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        _discard_output()
+        discard_output()
         sys.exit(128 + signal.SIGPIPE)
     except bdb.BdbQuit:  # q in a debugger
         sys.exit(1)
@@ -236,11 +214,6 @@ def _log_whole_traceback(error: Exception) -> str | None:
             is_temporary = _value(sys.argv[1:], "check")
             return None if is_temporary else os.path.relpath(handler.baseFilename)
     return None
-
-
-def _discard_output() -> None:
-    """Let nothing fail that still prints; `python train.py --help | head` closes the output."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _wants_full_error() -> bool:

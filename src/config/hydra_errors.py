@@ -3,6 +3,7 @@
 They are made from the data that the exceptions carry and from the settings that were typed.
 """
 
+import errno
 import os
 import re
 import sys
@@ -51,6 +52,11 @@ def to_user_error(error: Exception) -> UserError | None:
     cause = error.__cause__
     if isinstance(cause, unknown_key) and cause.key is not None:
         return _unknown_key(cause)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return UserError(
+            f"The disk is full: {error.filename or 'the files of the run'} cannot be written.",
+            "Free some space, or choose another folder: hydra.run.dir=FOLDER.",
+        )
     if isinstance(error, OSError) and error.filename is not None:
         return UserError(
             f"{error.filename} cannot be written or read: {error.strerror}.",

@@ -55,6 +55,8 @@ def write_report(
                 page["misclassified"] = misclassified_gallery(task, datamodule, split)
                 page["samples"] = training_samples(datamodule) if show_samples else None
         _render(folder / "report.html", "report.html.jinja", page)
+    except OSError as error:
+        log.warning("report.html could not be written: %s", error)
     except Exception:
         log.warning("report.html could not be written.", exc_info=True)
 

@@ -12,7 +12,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from ..config.cli import show, two_line_errors
+from ..config.cli import two_line_errors
+from ..config.console import show
 from ..runs.files import read_json
 from ..runs.reading import number
 from ..runs.run_folder import last_checkpoint, set_status, status

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ..config.cli import MODES, show
+from ..config.cli import MODES
+from ..config.console import show
 from ..config.instantiate import instantiate_datamodule, instantiate_model, instantiate_task
 from ..config.validate import validate
 from ..errors import UserError

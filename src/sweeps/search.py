@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..config.cli import MODES, show
+from ..config.cli import MODES
+from ..config.console import show
 from ..errors import UserError
 
 if TYPE_CHECKING:

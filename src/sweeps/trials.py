@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from ..config.cli import show
+from ..config.console import show
 from ..errors import UserError
 from ..reporting.sweep_plots import importances, search_history
 from ..runs.files import Lock, read_json

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..config.cli import ConsoleHandler, PlainFormatter, two_line_errors
+from ..config.cli import two_line_errors
+from ..config.console import ConsoleHandler, LogFile, PlainFormatter
 from ..config.stored import read_stored_config
 from ..runs.run_folder import last_checkpoint
 
@@ -67,7 +68,7 @@ def configure_logging(folder: Path) -> None:
     )
     logging.getLogger().handlers[0].setFormatter(PlainFormatter("%(message)s"))
     if first:
-        handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
+        handler = LogFile(folder / "train.log", encoding="utf-8")
         file_format = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
         handler.setFormatter(PlainFormatter(file_format))
         logging.getLogger().addHandler(handler)
