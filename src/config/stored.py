@@ -24,6 +24,8 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 # Where objects of a run write; null is the folder of the new run, or the user's cache.
 OUTPUT_KEYS = ("dirpath", "default_root_dir", "save_dir", "root_dir", "log_dir", "cache_dir")
 DATA_FOLDER = "data"  # as in conf/data/base.yaml
+GROUPS = ("data", "task", "trainer")
+NEEDED = ("seed", "test", *GROUPS)
 WRITERS = ("callbacks", "logger", "trainer")  # groups whose objects write files
 
 
@@ -83,6 +85,10 @@ def _read(path: Path) -> dict[str, Any]:
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise ValueError("it does not hold keys with values")
+    missing = [key for key in NEEDED if key not in content]
+    missing += [key for key in GROUPS if not isinstance(content.get(key, {}), dict)]
+    if missing:
+        raise ValueError(f"it does not hold the settings of a run: {missing[0]}")
     return content
 
 

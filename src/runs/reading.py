@@ -15,6 +15,7 @@ import yaml
 from ..errors import UserError
 
 MAX_YAML = 100_000  # bytes
+MAX_VALUES = 10_000  # of a YAML file, with the keys
 MAX_JSON = 10_000_000
 MAX_TABLE = 50_000_000
 MAX_CELLS = 2_000_000  # of a table
@@ -43,17 +44,18 @@ def read_yaml(path: str | os.PathLike) -> Any:
 
     Raises:
         OSError: there is no such file, or it cannot be read.
-        ValueError: it is too large, nested too deeply, or holds references, which a few lines can
-            multiply beyond any memory.
+        ValueError: it is too large, has too many values, is nested too deeply, or holds
+            references, which a few lines can multiply beyond any memory.
         yaml.YAMLError: it is no YAML, or more than plain values.
     """
     text = read_text(path, MAX_YAML)
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):  # before it takes memory and time
+    events = yaml.parse(text, Loader=yaml.SafeLoader)
+    for number, event in enumerate(events):  # before it takes memory and time
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
-            raise ValueError("it holds references, or is nested too deeply")
+        if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH or number > MAX_VALUES:
+            raise ValueError("it holds references or too many values, or is nested too deeply")
     return yaml.safe_load(text)
 
 
