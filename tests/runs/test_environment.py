@@ -22,7 +22,8 @@ def test_the_environment_is_plain_and_names_no_host():
     assert facts["versions"]["torch"] and facts["hardware"]["cores"] >= 1
 
 
-SECRETS = "apiKey authToken db-password privateKey secrets PWD_FILE pwd api_key API_KEY token HF_TOKEN password DB_PASSWORD GH_PAT AUTH PASSPHRASE"
+SECRETS = "apiKey authToken db-password privateKey secrets PWD_FILE pwd api_key API_KEY"
+SECRETS += " token HF_TOKEN password DB_PASSWORD GH_PAT AUTH PASSPHRASE"
 NO_SECRETS = "MY_KEYRING_DIR KEYBOARD monitor key patience author path tokens"
 
 
