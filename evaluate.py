@@ -15,8 +15,11 @@ def main(cfg: DictConfig) -> float:
     with two_line_errors():
         require(cfg, "ckpt")
         from src.engine.evaluate import evaluate
+        from src.engine.train import check_finite
 
-        return evaluate(cfg, Path(HydraConfig.get().runtime.output_dir))["loss"]
+        metrics = evaluate(cfg, Path(HydraConfig.get().runtime.output_dir))
+        check_finite({"evaluation": metrics}, "evaluation")
+        return metrics["loss"]
 
 
 if __name__ == "__main__":

@@ -42,9 +42,11 @@ def main(cfg: DictConfig) -> float:
             from src.engine.check import check
 
             sys.exit(0 if check(cfg, run_dir) else 1)
-        from src.engine.train import objective, train
+        from src.engine.train import check_finite, objective, train
 
-        return objective(train(cfg, run_dir))
+        results = train(cfg, run_dir)
+        check_finite(results, "val", "test")
+        return objective(results)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that `--help` and typing errors answer at onc
 
 import atexit
 import bdb
+import io
 import logging
 import os
 import shlex
@@ -23,6 +24,7 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import UserError
+from .console import discard_output, show
 from .tracebacks import format_error
 
 log = logging.getLogger(__name__)
@@ -38,24 +40,6 @@ NEW_RUN = "runs/${now:%Y-%m-%d_%H-%M-%S-%f}"
 FULL_ERROR = "FULL_ERROR_WANTED"
 
 
-class ConsoleHandler(logging.StreamHandler):
-    """Writes log messages until nobody reads them any more; the run goes on."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        if isinstance(sys.exc_info()[1], BrokenPipeError):
-            _discard_output()
-        else:
-            super().handleError(record)
-
-
-class LogFile(logging.FileHandler):
-    """Writes log messages as long as the disk takes them; the run says itself what it lacks."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handleError(record)
-
-
 def run(main: Callable[[], object]) -> None:
     """Run an entry point decorated by `hydra.main` on the command line of this process.
 
@@ -66,6 +50,9 @@ def run(main: Callable[[], object]) -> None:
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/", category=UserWarning)
     os.environ.setdefault(FULL_ERROR, os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
+    for stream in (sys.stdout, sys.stderr):  # of any encoding, and with names that are no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with two_line_errors():
         sys.argv[1:] = prepare_arguments(sys.argv[1:])
         try:
@@ -95,7 +82,7 @@ def two_line_errors() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        _discard_output()
+        discard_output()
         sys.exit(128 + signal.SIGPIPE)
     except bdb.BdbQuit:  # q in a debugger
         sys.exit(1)
@@ -117,10 +104,10 @@ def _end_with(error: Exception) -> NoReturn:
         traceback.print_exception(error)
     if user_error is not None:
         problem, remedy = (" ".join(s.split()) for s in (user_error.problem, user_error.remedy))
-        print(f"Error: {problem}\nHint:  {remedy}", file=sys.stderr)
+        show(f"Error: {problem}\nHint:  {remedy}", error=True)
         sys.exit(2)
     if not _wants_full_error():
-        print(format_error(error, _log_whole_traceback(error)), file=sys.stderr)
+        show(format_error(error, _log_whole_traceback(error)), error=True)
     sys.exit(1)
 
 
@@ -227,11 +214,6 @@ def _log_whole_traceback(error: Exception) -> str | None:
             is_temporary = _value(sys.argv[1:], "check")
             return None if is_temporary else os.path.relpath(handler.baseFilename)
     return None
-
-
-def _discard_output() -> None:
-    """Let nothing fail that still prints; `python train.py --help | head` closes the output."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _wants_full_error() -> bool:

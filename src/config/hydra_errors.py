@@ -46,18 +46,18 @@ def to_user_error(error: Exception) -> UserError | None:
         )
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return _yaml_error(error, error.problem_mark)
-    if any(own_frames(error)):
-        return None
-    unknown_key = ConfigKeyError | ConfigAttributeError
-    cause = error.__cause__
-    if isinstance(cause, unknown_key) and cause.key is not None:
-        return _unknown_key(cause)
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return UserError(  # a write that fails does not name its file
             f"The disk is full: {error.filename or 'the run folder'} cannot be written.",
             "Free some space, or choose another folder: hydra.run.dir=FOLDER; of a sweep, "
             "hydra.sweep.dir=FOLDER.",
         )
+    if any(own_frames(error)):
+        return None
+    unknown_key = ConfigKeyError | ConfigAttributeError
+    cause = error.__cause__
+    if isinstance(cause, unknown_key) and cause.key is not None:
+        return _unknown_key(cause)
     if isinstance(error, OSError) and error.filename is not None:
         return UserError(
             f"{error.filename} cannot be written or read: {error.strerror}.",

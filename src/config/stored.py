@@ -4,7 +4,8 @@ Nothing heavy is imported here: the command line is read before anything else.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path, PurePath
@@ -14,18 +15,23 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import UserError
+from ..runs.environment import HIDDEN
+from ..runs.reading import UNREADABLE, read_yaml
 
 log = logging.getLogger(__name__)
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-MAX_BYTES = 1_000_000
-MAX_DEPTH = 32
 # Where objects of a run write; null is the folder of the new run, or the user's cache.
 OUTPUT_KEYS = ("dirpath", "default_root_dir", "save_dir", "root_dir", "log_dir", "cache_dir")
+DATA_FOLDER = "data"  # as in conf/data/base.yaml
+GROUPS = ("data", "task", "trainer")
+NEEDED = ("seed", "test", *GROUPS)
 WRITERS = ("callbacks", "logger", "trainer")  # groups whose objects write files
 
 
-def read_stored_config(path: Path, typed: DictConfig | None = None) -> dict[str, Any]:
+def read_stored_config(
+    path: Path, typed: DictConfig | None = None, replaced: Collection[str] = ()
+) -> dict[str, Any]:
     """The content of a run folder's `config.yaml` as plain data.
 
     Nothing in it is interpolated, its targets are those that this project's YAML files name, and
@@ -35,19 +41,20 @@ def read_stored_config(path: Path, typed: DictConfig | None = None) -> dict[str,
         path: the file.
         typed: a config composed from YAML files and the command line. Its values are trusted and
             take the place of values in the file that are not.
+        replaced: keys whose values `typed` gives, whatever the file says.
 
     Raises:
         UserError: the file cannot be read, or holds something that is not trusted and not typed.
     """
     try:
         content = _read(path)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except UNREADABLE as error:
         raise UserError(
             f"{path} cannot be read: {' '.join(str(error).split())}.",
             "Give the folder of a run that train.py has written.",
         ) from None
     settings = {key: content[key] for key in content if key not in ("hydra", "defaults")}
-    return _replace_values(settings, partial(_trusted, path, _known_targets(), typed))
+    return _replace_values(settings, partial(_trusted, path, _known_targets(), typed, replaced))
 
 
 def resumed_config(cfg: DictConfig, overrides: list[str]) -> DictConfig:
@@ -62,7 +69,7 @@ def resumed_config(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     keys = [typed.lstrip("+~").partition("=")[0].split("@")[0] for typed in overrides]
     if not stored.is_file() or "experiment" in keys:
         return cfg
-    resumed = OmegaConf.create(read_stored_config(stored, cfg))
+    resumed = OmegaConf.create(read_stored_config(stored, cfg, keys))
     resumed.resume_changes = cfg.resume_changes  # each time anew
     for key, override in zip(keys, overrides, strict=True):
         key = key.replace("/", ".")
@@ -76,18 +83,13 @@ def resumed_config(cfg: DictConfig, overrides: list[str]) -> DictConfig:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
-    text = path.read_text(encoding="utf-8")
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):  # before it takes memory and time
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
-            raise ValueError("it holds references, or is nested too deeply")
-    content = yaml.safe_load(text)
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ValueError("it does not hold keys with values")
+    missing = [key for key in NEEDED if key not in content]
+    missing += [key for key in GROUPS if not isinstance(content.get(key, {}), dict)]
+    if missing:
+        raise ValueError(f"it does not hold the settings of a run: {missing[0]}")
     return content
 
 
@@ -122,14 +124,26 @@ def _replace_values(node: Any, function: Callable[[str, Any], Any], key: str = "
     return function(key, node)
 
 
-def _trusted(path: Path, known: set[str], typed: DictConfig | None, key: str, value: Any) -> Any:
+def _trusted(
+    path: Path,
+    known: set[str],
+    typed: DictConfig | None,
+    replaced: Collection[str],
+    key: str,
+    value: Any,
+) -> Any:
     """A value of the file, or what takes its place."""
     problem = _find_problem(known, key, value)
     if problem is None:
         return value
     own = _select(OmegaConf.to_container(typed), key) if typed is not None else None
-    if own is not None and (own == value or "${" in str(value)):
+    if own is not None and (own == value or key in replaced or _is_secret(value)):
         return own  # an interpolation stays one: what it stands for may be a secret
+    if key.startswith("data.") and _leaves(value):
+        mine = own if isinstance(own, str) else DATA_FOLDER
+        if os.path.abspath(mine) != value:
+            log.warning("%s=%s does not exist here: %s takes its place.", key, value, mine)
+        return mine
     if key.rpartition(".")[2] in OUTPUT_KEYS:
         log.warning("%s=%s is not taken over; type it to write there.", key, value)
         return None
@@ -155,14 +169,35 @@ def _find_problem(known: set[str], key: str, value: Any) -> str | None:
     name = key.rpartition(".")[2]
     if value is not None and not isinstance(value, str | bool | int | float):
         return f"is {value}, which is no plain value"
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "is a number of more than 64 bits"
     if name == "_target_":
         return None if value in known else f"names {value} as an object to build"
     if not isinstance(value, str):
         return None
-    if "${" in value:
-        return f"holds the interpolation {value}"
-    path = PurePath(value.removeprefix("file://"))
-    leaves = path.is_absolute() or ".." in path.parts or value.startswith(("~", "file:"))
-    if name in OUTPUT_KEYS or (key.partition(".")[0] in WRITERS and leaves):
+    if _is_secret(value):
+        return f"is {value}" if value == HIDDEN else f"holds the interpolation {value}"
+    group = key.partition(".")[0]
+    if name in OUTPUT_KEYS or (group in WRITERS and _leaves(value)):
         return f"is the path {value} outside of the run folder"
+    if group == "data" and _leaves(value) and not _exists(value):
+        return f"is the path {value}, which does not exist"  # data would be downloaded there
     return None
+
+
+def _is_secret(value: Any) -> bool:
+    """Whether a value was left out when the file was written."""
+    return isinstance(value, str) and ("${" in value or value == HIDDEN)
+
+
+def _leaves(value: str) -> bool:
+    """Whether a path leads out of the folder that it is seen from."""
+    path = PurePath(value.removeprefix("file://"))
+    return path.is_absolute() or ".." in path.parts or value.startswith(("~", "file:"))
+
+
+def _exists(value: str) -> bool:
+    try:
+        return Path(value).exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False

@@ -10,6 +10,7 @@ import torch
 from pydantic import NonNegativeFloat
 
 from ..errors import UserError
+from ..runs.text import printable
 from .base import ImageDataModule
 from .cache import BadFiles, ImageFiles, Rows, cached, default_cache_folder, find_bad_files, fits
 from .folders import SPLIT_FOLDERS, class_folders, has_split_folders, image_files
@@ -180,7 +181,7 @@ class ImageFolderDataModule(ImageDataModule):
 
     def _report(self, bad: BadFiles, total: int) -> None:
         """Name the files that cannot be decoded, and stop there unless they are to be skipped."""
-        names = "; ".join(f"{path} ({reason})" for path, reason in bad[:20])
+        names = "; ".join(f"{printable(str(path))} ({reason})" for path, reason in bad[:20])
         more = f" and {len(bad) - 20} more" if len(bad) > 20 else ""
         problem = f"{len(bad)} of {total} files are not usable images: {names}{more}."
         if self.bad_files == "stop":

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from ..runs.text import printable
 from .base import ImageDataModule
 from .decode import FORMATS, decode, is_image_name
 from .folders import is_hidden
@@ -163,7 +164,9 @@ def _add_duplicates(result: Scan, groups: Iterable[list[Place]]) -> None:
     """Note the places that hold the same image: in several splits or classes it is a problem."""
     across_splits, across_classes, within = [], [], []
     for group in groups:
-        text = " = ".join(f"{place.name} [{place.split}, {place.class_name}]" for place in group)
+        text = printable(
+            " = ".join(f"{place.name} [{place.split}, {place.class_name}]" for place in group)
+        )
         splits = {place.split for place in group}
         classes = {place.class_name for place in group}
         if len(splits) > 1:

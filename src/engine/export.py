@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from ..errors import UserError
 from ..inference.classifier import Classifier, build_network
 from ..runs import checkpoint
+from ..runs.reading import check_folder
 from .export_formats import READERS, WRITERS, Network, check_format, silence
 from .prediction_files import ImageFiles, find_files
 from .rebuild import rebuild_datamodule
@@ -71,6 +72,8 @@ def export(cfg: DictConfig) -> Path:
 
 def _target_path(ckpt: Path, output: str | None, suffix: str) -> Path:
     target = Path(output).expanduser().absolute() if output else ckpt.absolute().parent
+    if output is None:
+        check_folder(target)  # it may come from somebody else
     if target.is_dir():
         return target / ckpt.with_suffix(suffix).name
     if target.suffix != suffix:

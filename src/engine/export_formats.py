@@ -75,7 +75,7 @@ def _write_onnx(classifier: Classifier, example: torch.Tensor, path: Path) -> No
             verbose=False,
         )
         for key, value in _metadata(classifier).items():
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            text = value if isinstance(value, str) else json.dumps(value)
             program.model.metadata_props[key] = text
         program.save(path, external_data=False)
 
@@ -95,7 +95,7 @@ def _read_onnx(path: Path) -> Network:
 def _write_pt2(classifier: Classifier, example: torch.Tensor, path: Path) -> None:
     with _export_errors():
         program = torch.export.export(classifier, (example,), dynamic_shapes=DYNAMIC_BATCH)
-    metadata = json.dumps(_metadata(classifier), ensure_ascii=False)
+    metadata = json.dumps(_metadata(classifier))
     torch.export.save(program, path, extra_files={"metadata.json": metadata})
 
 

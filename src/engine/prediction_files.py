@@ -125,7 +125,8 @@ class PredictionWriter:
     """Writes predictions.csv, predictions.jsonl and unreadable.csv, batch by batch.
 
     The files end in .part until the prediction is complete, so that a prediction that is killed
-    keeps its rows. Names that are not valid UTF-8 keep their bytes in CSV and are escaped in JSON.
+    keeps its rows. Names that are not valid UTF-8 keep their bytes in CSV and are escaped in JSON;
+    carriage returns, which csv does not quote, are escaped.
 
     Args:
         folder: the run folder.
@@ -159,13 +160,13 @@ class PredictionWriter:
         """Append the predictions of a batch and the files that have none."""
         for file, ranking, cam in predictions:
             cells = [(name, f"{probability:.6f}") for name, probability in ranking]
-            self._csv.writerow([file, *chain.from_iterable(cells)])
+            self._csv.writerow(map(_quotable, [file, *chain.from_iterable(cells)]))
             classes = [{"class": name, "probability": round(p, 6)} for name, p in ranking]
             row: dict[str, Any] = {"file": file, "predictions": classes}
             if cam is not None:
                 row["cam"] = cam
             self._jsonl.write(json.dumps(row, ensure_ascii=False) + "\n")
-        self._unreadable.writerows(failures)
+        self._unreadable.writerows(map(_quotable, failure) for failure in failures)
         self.counts.update(prediction.ranking[0][0] for prediction in predictions)
         self.num_unreadable += len(failures)
         self.first_predictions += predictions[: SHOWN - len(self.first_predictions)]
@@ -182,3 +183,7 @@ class PredictionWriter:
             (self.folder / f"{name}.part").replace(self.folder / name)
         if not self.num_unreadable:
             (self.folder / "unreadable.csv").unlink()
+
+
+def _quotable(cell: str) -> str:
+    return cell.replace("\r", "\\r")

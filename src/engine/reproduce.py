@@ -1,6 +1,5 @@
 """`reproduce=RUN`: training a finished run again from its folder and comparing the results."""
 
-import csv
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from omegaconf import OmegaConf
 from ..config.stored import read_stored_config
 from ..errors import UserError
 from ..runs.files import read_json
+from ..runs.reading import UNREADABLE, read_table
 from ..runs.run_folder import flatten
 from .train import train
 
@@ -38,10 +38,11 @@ def reproduce(run: str | Path, run_dir: Path) -> list[str]:
         )
     cfg = OmegaConf.create(read_stored_config(run / "config.yaml"))
     cfg.resume = None
+    before = _read_values(run)  # and refuse what cannot be compared, before the training
     train(cfg, run_dir)
     for line in compare(_circumstances(run), _circumstances(run_dir)):
         log.info("Other circumstances: %s", line)
-    differences = compare(_values(run), _values(run_dir))
+    differences = compare(before, _values(run_dir))
     for line in differences:
         log.info("Different: %s", line)
     count = f"{len(differences)} values differ from" if differences else "All values equal"
@@ -58,12 +59,21 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _read_values(run: Path) -> dict[str, Any]:
+    try:
+        return _values(run)
+    except UNREADABLE as error:
+        raise UserError(
+            f"{run / 'metrics.csv'} cannot be read: {' '.join(str(error).split())}.",
+            "Give the folder of a run that train.py has written.",
+        ) from None
+
+
 def _values(folder: Path) -> dict[str, Any]:
     """Return all values of `results.json` and `metrics.csv` by name, except for times."""
     values = flatten(read_json(folder / "results.json"))
-    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            values[f"epoch {row['epoch']}"] = {key: row[key] for key in row if key not in TIMES}
+    for row in read_table(folder / "metrics.csv"):
+        values[f"epoch {row.get('epoch')}"] = {key: row[key] for key in row if key not in TIMES}
     return {key: value for key, value in flatten(values).items() if key not in TIMES}
 
 

@@ -5,6 +5,7 @@ Everything else is a callback, see conf/callbacks/default.yaml.
 
 import logging
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ..config.instantiate import (
 )
 from ..config.prepare import prepare_config
 from ..config.validate import validate
+from ..runs.reading import number
 from ..runs.run_folder import last_checkpoint
 from .failures import recorded_failures
 from .resume import check_run_dir
@@ -115,7 +117,18 @@ def recorded_results(trainer: L.Trainer) -> dict[str, Any]:
     return {"status": "completed", "val": {"loss": loss}}
 
 
+def check_finite(results: Mapping[str, Any], *splits: str) -> None:
+    """End the program with exit code 1 where the loss of an evaluation is not finite."""
+    for split in splits:
+        loss = (results.get(split) or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            log.error(
+                "%s/loss is %s: the network gives no usable outputs on these data.", split, loss
+            )
+            sys.exit(1)
+
+
 def objective(results: Mapping[str, Any]) -> float:
     """What sweeps and searches minimize: the validation loss of the best checkpoint."""
-    loss = (results.get("val") or {}).get("loss", math.nan)
+    loss = number(results, "val", "loss")
     return loss if math.isfinite(loss) else math.inf

@@ -14,6 +14,7 @@ from ..datamodules.base import ImageDataModule
 from ..datamodules.transforms import PerImage
 from ..errors import UserError
 from ..inference.ensemble import Ensemble
+from ..runs.text import printable
 from ..tasks.classification import ClassificationTask
 from ..tasks.metrics import Predictions
 from .analysis import misclassified
@@ -122,6 +123,7 @@ def image_tag(image: torch.Tensor, text: str) -> Markup:
     kind = "png" if small else "jpeg"
     thumbnail.save(buffer, kind, quality=85)
     data = base64.b64encode(buffer.getvalue()).decode()
+    text = printable(text)
     return Markup('<img src="data:image/{};base64,{}" class="{}" alt="{}" title="{}">').format(
         kind, data, "small" if small else "", text, text
     )

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from ..datamodules.base import ImageDataModule
 from ..runs.files import read_json, write_text
+from ..runs.text import LINES, printable
 from ..tasks.classification import ClassificationTask
 from ..tasks.metrics import Evaluation
 from . import analysis, plots, sections
@@ -54,6 +55,8 @@ def write_report(
                 page["misclassified"] = misclassified_gallery(task, datamodule, split)
                 page["samples"] = training_samples(datamodule) if show_samples else None
         _render(folder / "report.html", "report.html.jinja", page)
+    except OSError as error:
+        log.warning("report.html could not be written: %s", error)
     except Exception:
         log.warning("report.html could not be written.", exc_info=True)
 
@@ -162,6 +165,11 @@ def _records(table: "pd.DataFrame") -> list[dict[str, Any]]:
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
+def _without_controls(value: Any) -> Any:
+    """Names without the control characters that pages and XML forbid; plots are Markup."""
+    return printable(value, LINES) if type(value) is str else value
+
+
 def _render(path: Path, template: str, page: dict[str, Any]) -> None:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -169,6 +177,7 @@ def _render(path: Path, template: str, page: dict[str, Any]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
+        finalize=_without_controls,
     )
     environment.filters.update(
         number=format_number, percent=format_percent, duration=format_duration

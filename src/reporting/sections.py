@@ -1,6 +1,5 @@
 """Parts of a report that come from the files of a run folder: curves, settings, environment."""
 
-import csv
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -9,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ..runs.reading import read_table
 from . import plots
 from .text import format_duration
 
@@ -27,8 +27,7 @@ def learning_curves(table: Path, best_epoch: int | None) -> list[tuple[str, Figu
     """The plots of `CURVES` that metrics.csv has values for; `best_epoch` counts from 0."""
     if not table.is_file():
         return []
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(table)
     best = None if best_epoch is None else best_epoch + 1
     found = []
     for title, columns in CURVES.items():

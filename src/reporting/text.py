@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..runs.text import printable
+
 MAX_WIDTH = 10_000  # of a table, in characters: lines are not wrapped
 
 
@@ -51,11 +53,6 @@ def format_duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
-
-
-def printable(text: str) -> str:
-    """Text with its control characters escaped, which a terminal would obey and XML forbids."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def shorten(text: str, width: int) -> str:

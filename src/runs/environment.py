@@ -13,11 +13,13 @@ from typing import Any
 PACKAGES = ["torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "scikit-learn"]
 PACKAGES += ["numpy", "pillow"]
 SECRET_NAME = re.compile(
-    r"(^|_)(api_?key|access_?key|secret_?key|private_?key|token|secret|passw(or)?d|passphrase|pat"
-    r"|credentials?|auth)(_|$)",
+    r"(^|_)((api|access|secret|private|account|auth|signing|encryption)_?keys?|token|secrets?"
+    r"|passw(or)?ds?|pwd|passphrase|pat|credentials?|auth)(_|$)",
     re.IGNORECASE,
 )
+CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # apiKey -> api_Key
 HIDDEN = "***"
+PAIR = re.compile(r"""([\w-]+)(\s*:\s*)('[^']*'|"[^"]*"|[^,{}\[\]]+)""")  # of {KEY: VALUE, ...}
 
 
 def versions() -> dict[str, str]:
@@ -67,30 +69,42 @@ def command_line() -> list[str]:
 
 
 def redact_argument(argument: str) -> str:
-    """A setting KEY=VALUE without its value where the key is named like a secret."""
+    """A setting KEY=VALUE without the values of keys that are named like secrets."""
     key, _, value = argument.partition("=")
-    return f"{key}={HIDDEN}" if _is_hidden(key.rpartition(".")[2], value) else argument
+    if any(_is_hidden(part, value) for part in key.lstrip("+~").split(".")):
+        return f"{key}={HIDDEN}"
+    return PAIR.sub(_redact_pair, argument) if "{" in value else argument
 
 
-def redact_secrets(value: Any) -> Any:
-    """Plain values without those whose key is named like a secret.
+def _redact_pair(pair: re.Match) -> str:
+    return f"{pair[1]}{pair[2]}{HIDDEN}" if _is_hidden(pair[1], pair[3]) else pair[0]
 
-    Interpolations such as `${oc.env:NAME}` and empty values stay; nothing is compared with the
-    values of environment variables, which may be equal by chance.
+
+def redact_secrets(value: Any, key: str = "") -> Any:
+    """Plain values without those whose key, or a key above it, is named like a secret.
+
+    Interpolations such as `${oc.env:NAME}`, empty values and the names of classes stay; nothing is
+    compared with the values of environment variables, which may be equal by chance.
     """
     if isinstance(value, Mapping):
-        return {k: HIDDEN if _is_hidden(str(k), v) else redact_secrets(v) for k, v in value.items()}
+        inherited = is_secret(key)
+        return {
+            k: redact_secrets(v, key if inherited and k != "_target_" else str(k))
+            for k, v in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [redact_secrets(item) for item in value]
-    return value
+        return [redact_secrets(item, key) for item in value]
+    return HIDDEN if _is_hidden(key, value) else value
 
 
 def _is_hidden(key: str, value: Any) -> bool:
-    if not isinstance(value, str) or not value or not is_secret(key):
+    if value in (None, "") or isinstance(value, bool) or not is_secret(key):
         return False
-    return not (value.startswith("${") and value.endswith("}"))
+    if isinstance(value, int | float):
+        return "token" not in key.lower()  # num_token=16 is a size
+    return "${" not in str(value)
 
 
 def is_secret(key: str) -> bool:
     """Whether a key or an environment variable is named like a secret."""
-    return SECRET_NAME.search(key) is not None
+    return SECRET_NAME.search(CAMEL_CASE.sub("_", key).replace("-", "_")) is not None

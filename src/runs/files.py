@@ -8,8 +8,12 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
+
+from .reading import MAX_JSON, UNREADABLE, is_shallow, read_text
+from .text import printable
 
 try:
     import fcntl
@@ -32,7 +36,8 @@ def atomic_write(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     if "b" not in mode:
-        options.setdefault("encoding", "utf-8")
+        # Names of files may hold bytes that are no text.
+        options = {"encoding": "utf-8", "errors": "backslashreplace"} | options
     try:
         with open(part, mode, **options) as file:
             yield file
@@ -71,20 +76,20 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 def write_csv(
     path: str | os.PathLike, header: Sequence[str], rows: Iterable[Sequence[Any]], **options: Any
 ) -> None:
-    """Write a table row by row."""
+    """Write a table row by row, with control characters escaped: csv does not quote them all."""
     with atomic_write(path, newline="", **options) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+        for row in chain([header], rows):
+            writer.writerow([printable(c) if isinstance(c, str) else c for c in row])
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
     """The content of a JSON file with an object in it; {} where there is none that can be read."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = json.loads(read_text(path, MAX_JSON))
+    except UNREADABLE:
         return {}
-    return content if isinstance(content, dict) else {}
+    return content if isinstance(content, dict) and is_shallow(content) else {}
 
 
 class Lock:

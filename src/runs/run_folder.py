@@ -14,6 +14,7 @@ from .environment import git_state, hardware, redact_secrets, versions
 from .files import Lock, read_json, write_csv, write_json, write_text
 
 log = logging.getLogger(__name__)
+STATES = ("completed", "failed", "interrupted", "pruned", "trained", "running")
 
 
 class RunFolder:
@@ -42,7 +43,8 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self.lock()
         before = read_json(self.path / "run.json")
-        earlier = [*before.pop("earlier", []), before] if before else []
+        earlier = before.pop("earlier", [])
+        earlier = [*(earlier if isinstance(earlier, list) else []), before] if before else []
         self._record = {
             "command": list(command),
             "status": "running",
@@ -76,7 +78,7 @@ class RunFolder:
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Write `results.json`."""
-        write_json(self.path / "results.json", redact_secrets(results))
+        write_json(self.path / "results.json", results)
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Write `results.json`, set the status in `run.json` and release the lock."""
@@ -131,11 +133,15 @@ def status(folder: Path) -> str:
         completed, failed, interrupted, pruned, trained (not yet tested), running (or killed),
         or waiting.
     """
-    results = read_json(folder / "results.json").get("status", "waiting")
-    recorded = read_json(folder / "run.json").get("status", results)
-    if recorded == "completed" and results != "completed":  # its results are lost
-        return results
+    results = _known(read_json(folder / "results.json").get("status"))
+    recorded = _known(read_json(folder / "run.json").get("status"))
+    if recorded is None or (recorded == "completed" and results != "completed"):
+        return results or "waiting"  # a run without its results is not completed
     return recorded  # results may be those of an earlier part of the run
+
+
+def _known(value: Any) -> str | None:
+    return value if value in STATES else None
 
 
 def set_status(folder: Path, new_status: str, error: str) -> None:

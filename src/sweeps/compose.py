@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -20,9 +21,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ..config.plain import escape_environment
 from ..config.prepare import prepare_config
 from ..config.stored import read_stored_config
+from ..errors import UserError
+from ..runs.environment import redact_secrets
 from ..runs.files import write_text
+from ..runs.run_folder import flatten
+from .job_files import OVERRIDES
 from .pool import Job
-from .summary import OVERRIDES
 from .worker import JOB_CONFIG
 
 log = logging.getLogger(__name__)
@@ -65,7 +69,19 @@ def _resolve(composed: DictConfig) -> DictConfig:
     with _hydra_config(composed):
         config = OmegaConf.create(OmegaConf.to_container(OmegaConf.create(written), resolve=True))
     prepare_config(config)
+    _refuse_secrets(OmegaConf.to_container(config))
     return config
+
+
+def _refuse_secrets(config: Any) -> None:
+    """Raise a `UserError` for a secret, since the config of a job is written down as it is."""
+    redacted = flatten(redact_secrets(config))
+    for key, value in flatten(config).items():
+        if redacted[key] != value:
+            raise UserError(
+                f"{key} is named like a secret, and each job of a sweep stores its settings.",
+                f"Give it as an environment variable: {key}='${{oc.env:NAME}}', in quotes.",
+            )
 
 
 @contextmanager

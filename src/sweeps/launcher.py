@@ -3,7 +3,6 @@
 Hydra imports this file at every start: nothing heavy up here.
 """
 
-import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +13,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ..config.cli import two_line_errors
-from ..runs.run_folder import last_checkpoint, read_json, set_status, status
+from ..config.console import show
+from ..runs.files import read_json
+from ..runs.reading import number
+from ..runs.run_folder import last_checkpoint, set_status, status
 from .pool import Job, Pool
 
 
@@ -39,9 +41,9 @@ class SweepCallback(Callback):
 
         folder = Path(config.hydra.sweep.dir).absolute()
         jobs = write_summary(folder)
-        print(f"\n{format_summary(folder)}\n{folder}", flush=True)
+        show(f"\n{format_summary(folder)}\n{folder}")
         if (jobs["status"] != "completed").any():
-            print(_how_to_continue(folder), flush=True)
+            show(_how_to_continue(folder))
             sys.exit(1)
 
 
@@ -64,13 +66,14 @@ class SweepPool(Pool[Job]):
         self.num_started += 1
         resumed = " is resumed" if last_checkpoint(job.folder) else ""
         place = f"[{self.num_started}/{self.num_jobs}]"
-        print(f"{place} {job.label}{resumed}: {job.folder}", flush=True)
+        show(f"{place} {job.label}{resumed}: {job.folder}")
         update_summary(self.folder)
 
     def on_end(self, job: Job) -> None:
-        from .summary import describe_result, update_summary
+        from .job_files import describe_result
+        from .summary import update_summary
 
-        print(f"{job.label}: {describe_result(job.folder)}", flush=True)
+        show(f"{job.label}: {describe_result(job.folder)}")
         update_summary(self.folder)
 
 
@@ -100,7 +103,7 @@ def launch(
             set_status(job.folder, "interrupted", "cut off")
     if len(unfinished) < len(jobs):
         finished = len(jobs) - len(unfinished)
-        print(f"{finished} of {len(jobs)} jobs were finished before.", flush=True)
+        show(f"{finished} of {len(jobs)} jobs were finished before.")
     trainers = [job.config.trainer for job in unfinished]
     environments = slot_environments(trainers, slots, len(unfinished))
     for environment in environments:
@@ -108,7 +111,7 @@ def launch(
     try:
         SweepPool(folder, environments, len(unfinished)).run(iter(unfinished))
     except KeyboardInterrupt:
-        print(f"\nStopped. {_how_to_continue(folder)}", file=sys.stderr)
+        show(f"\nStopped. {_how_to_continue(folder)}", error=True)
         sys.exit(130)
     finally:
         update_summary(folder)
@@ -118,6 +121,5 @@ def launch(
 def _job_return(job: Job) -> JobReturn:
     """The validation loss of a job. Hydra would end the sweep if its status were failed."""
     result = JobReturn(overrides=job.overrides, cfg=job.config, status=JobStatus.COMPLETED)
-    validation = read_json(job.folder / "results.json").get("val") or {}
-    result.return_value = validation.get("loss", math.nan)
+    result.return_value = number(read_json(job.folder / "results.json"), "val", "loss")
     return result

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
 from omegaconf import DictConfig
 
 from ..config.cli import MODES
+from ..config.console import show
 from ..config.instantiate import instantiate_datamodule, instantiate_model, instantiate_task
 from ..config.validate import validate
 from ..errors import UserError
@@ -23,8 +23,8 @@ from ..runs.files import Lock, read_json
 from ..runs.run_folder import RunFolder, last_checkpoint, status
 from .compose import compose_job, expand_grid, freeze, frozen_config, restore
 from .engines import check_engine, check_processes
+from .job_files import OVERRIDES, typed_for
 from .pool import Job
-from .summary import OVERRIDES
 
 log = logging.getLogger(__name__)
 
@@ -87,12 +87,13 @@ def _check_mode(config: DictConfig) -> None:
 
 def _check_same_sweep(sweep: Path, number: int, job: Job) -> None:
     path = job.folder / OVERRIDES
-    if not path.is_file():
+    if not path.exists():
         return
-    before = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if sorted(before) != sorted(job.overrides):
+    before = typed_for(job.folder)
+    if before is None or sorted(before) != sorted(job.overrides):
+        what = "of unknown settings" if before is None else " ".join(before)
         raise UserError(
-            f"{sweep} holds another sweep: its job {number} is {' '.join(before)}.",
+            f"{sweep} holds another sweep: its job {number} is {what}.",
             "Type the command that it was started with, or leave out hydra.sweep.dir.",
         )
 
@@ -139,7 +140,7 @@ def _check_jobs(jobs: Sequence[Job]) -> None:
         except UserError as error:
             raise UserError(f"{job.label}: {error.problem}", error.remedy) from None
     if only_check:
-        print(f"{len(jobs)} jobs, {len(checked)} of them different but for the seed.")
+        show(f"{len(jobs)} jobs, {len(checked)} of them different but for the seed.")
         sys.exit(0 if passed else 1)
 
 

@@ -9,13 +9,13 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
 from ..config.cli import MODES
+from ..config.console import show
 from ..errors import UserError
-from ..runs.files import Lock
 
 if TYPE_CHECKING:
     import optuna
@@ -44,6 +44,7 @@ def search(cfg: DictConfig, typed: Sequence[str], folder: Path) -> None:
             'Install it: pip install -e ".[optuna]"',
         ) from None
     from .space import check_space, read_space, setting_name
+    from .study import open_study
     from .trials import SearchWorker
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -51,11 +52,12 @@ def search(cfg: DictConfig, typed: Sequence[str], folder: Path) -> None:
     fixed = [item for item in typed if setting_name(item).partition(".")[0] not in OWN_SETTINGS]
     space = read_space(cfg.search)
     check_space(space, fixed)
-    study = open_study(folder, {"fixed": fixed, "space": OmegaConf.to_container(cfg.search)})
+    settings = {"fixed": fixed, "space": OmegaConf.to_container(cfg.search)}
+    study = open_study(folder, settings, space)
     try:
         SearchWorker(cfg, study, space, fixed, folder).work()
     except KeyboardInterrupt:
-        print("\nStopped. The same command continues the search.", file=sys.stderr)
+        show("\nStopped. The same command continues the search.", error=True)
         sys.exit(130)
     _report(study, fixed, folder)
 
@@ -79,46 +81,18 @@ def _check_settings(cfg: DictConfig) -> None:
         )
 
 
-def open_study(folder: Path, settings: dict[str, Any]) -> "optuna.Study":
-    """Open the study of a folder, or make it.
-
-    Args:
-        settings: the fixed overrides and the space of the search.
-
-    Raises:
-        UserError: the folder holds another search.
-    """
-    import optuna
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with Lock(folder / ".study.lock"):
-        url = f"sqlite:///{folder / 'study.db'}"
-        storage = optuna.storages.RDBStorage(url, {"connect_args": {"timeout": 60}})
-        study = optuna.create_study(storage=storage, study_name="search", load_if_exists=True)
-        before = study.user_attrs.get("settings", settings)
-        if before != settings:
-            raise UserError(
-                f"{folder} holds another search: {' '.join(before['fixed'])} over "
-                f"{', '.join(before['space'])}.",
-                "Type the command that it was started with, or choose another folder: "
-                "hydra.run.dir=sweeps/NAME.",
-            )
-        study.set_user_attr("settings", settings)
-    return study
-
-
 def _report(study: "optuna.Study", fixed: Sequence[str], folder: Path) -> None:
     """Print the result, and the command that trains and tests the best trial."""
     from .space import to_overrides
+    from .trials import trial_folder
 
     states = [trial.state.name for trial in study.get_trials(deepcopy=False)]
     complete = states.count("COMPLETE")
-    print(f"\n{complete} trials complete, {states.count('PRUNED')} pruned.")
-    print(folder / "search.html")
+    show(f"\n{complete} trials complete, {states.count('PRUNED')} pruned.")
+    show(str(folder / "search.html"))
     if not complete:
         return
     best = study.best_trial
     command = shlex.join(["python", "train.py", *fixed, *to_overrides(best.params)])
-    name = best.user_attrs.get("folder", best.number)
-    print(f"Best: trial {name}, val/loss {best.value:.4f}.")
-    print(f"To train and test it:\n{command}", flush=True)
+    show(f"Best: trial {trial_folder(best)}, val/loss {best.value:.4f}.")
+    show(f"To train and test it:\n{command}")

@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from matplotlib.figure import Figure
 
 from ..reporting.html import write_sweep_page
 from ..reporting.sweep_plots import metric_by_setting
-from ..reporting.text import format_number, printable, render_table
+from ..reporting.text import format_number, render_table
 from ..runs.files import Lock, read_json, write_text
+from ..runs.reading import number
 from ..runs.run_folder import status
+from .job_files import OVERRIDES, is_column, one_line, read_numbers, read_settings
 
 log = logging.getLogger(__name__)
-OVERRIDES = Path(".hydra", "overrides.yaml")  # what was typed for a job; Hydra's name and format
+MAX_PLOTS = 20
 REPEATS = ("seed", "data.split_seed", "data.fold")  # keys that repeat a setting
 
 
@@ -44,7 +45,7 @@ def write_summary(
         write_text(folder / "summary.md", _markdown(folder.name, jobs, keys, groups))
         finished = jobs[jobs["val/acc"].notna()]
         plots = list(figures)
-        for key in keys:
+        for key in keys[:MAX_PLOTS]:
             points = list(zip(finished[key], finished["val/acc"], strict=True))
             plots.append((f"Validation accuracy by {key}", metric_by_setting(points, key)))
         write_sweep_page(
@@ -82,36 +83,16 @@ def read_jobs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     """
     paths = (path.parents[1] for path in folder.rglob(str(OVERRIDES)))
     folders = sorted(paths, key=lambda path: (len(path.name), path.name))
-    settings = pd.DataFrame(map(_read_settings, folders)).fillna("")
-    keys = [name for name in settings if settings[name].nunique() > 1]
+    settings = pd.DataFrame(map(read_settings, folders)).fillna("")
+    keys = [name for name in settings if settings[name].nunique() > 1 and not is_column(name)]
     jobs = pd.DataFrame({"job": [path.relative_to(folder).as_posix() for path in folders]})
     jobs[keys] = settings[keys]
     jobs["status"] = [status(path) for path in folders]
     results = [read_json(path / "results.json") for path in folders]
-    jobs = jobs.join(_numbers(results))
+    jobs = jobs.join(read_numbers(results))
     jobs["folder"] = [str(path) for path in folders]
-    jobs["error"] = [_one_line(result.get("error") or "") for result in results]
+    jobs["error"] = [one_line(result.get("error") or "") for result in results]
     return _rank(jobs), keys
-
-
-def _numbers(results: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """The metrics of both splits, the best epoch and the seconds."""
-    extra = dict.fromkeys(name for result in results for name in result.get("metrics", []))
-    names = [f"{split}/{name}" for split in ("val", "test") for name in ("loss", "acc", *extra)]
-    table = pd.json_normalize(results, sep="/", max_level=1)
-    table = table.reindex(range(len(results)), columns=[*names, "best_epoch", "train_seconds"])
-    return table.astype(float).astype({"best_epoch": "Int64"})
-
-
-def _read_settings(folder: Path) -> dict[str, str]:
-    """What was typed for a job, as text by key."""
-    typed = yaml.safe_load((folder / OVERRIDES).read_text(encoding="utf-8")) or []
-    pairs = (str(override).partition("=") for override in typed)
-    return {key.lstrip("+~"): printable(value) for key, _, value in pairs}
-
-
-def _one_line(text: object) -> str:
-    return printable(" ".join(str(text).split()))
 
 
 def _rank(rows: pd.DataFrame) -> pd.DataFrame:
@@ -155,7 +136,9 @@ def _pooled_accuracy(jobs: pd.DataFrame) -> float:
     if completed.empty:
         return np.nan
     runs = [read_json(Path(folder, "run.json")) for folder in completed["folder"]]
-    sizes = [run["data"]["sizes"]["val"] for run in runs]
+    sizes = [number(run, "data", "sizes", "val") for run in runs]
+    if not all(size > 0 for size in sizes):
+        return np.nan
     return float(np.average(completed["val/acc"], weights=sizes))
 
 
@@ -163,16 +146,6 @@ def status_line(jobs: pd.DataFrame) -> str:
     """The number of jobs by their status."""
     counts = jobs["status"].value_counts(sort=False)
     return f"{len(jobs)} jobs: {', '.join(f'{n} {name}' for name, n in counts.items())}."
-
-
-def describe_result(folder: Path) -> str:
-    """How a job ended, in a line."""
-    results = read_json(folder / "results.json")
-    if results.get("status") != "completed":
-        return f"{results.get('status')}: {_one_line(results.get('error'))}"
-    loss, accuracy = (results["val"][name] for name in ("loss", "acc"))
-    seconds = results["train_seconds"]
-    return f"val/loss {loss:.4f}, val/acc {accuracy:.4f}, {seconds:.1f} s of training"
 
 
 def format_summary(folder: Path) -> str:

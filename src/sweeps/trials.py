@@ -5,10 +5,11 @@ RUNNING whose lock is free was cut off, and the next worker resumes it. Optuna's
 do this: it works in `study.optimize` only, not with `ask` and `tell`.
 """
 
-import csv
 import math
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,18 +19,22 @@ from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from ..config.console import show
 from ..errors import UserError
 from ..reporting.sweep_plots import importances, search_history
 from ..runs.files import Lock, read_json
+from ..runs.reading import UNREADABLE, number, read_table
 from ..runs.run_folder import RunFolder, last_checkpoint, set_status, status
 from .compose import compose_run, freeze, restore
+from .job_files import describe_result
 from .pool import Job, Pool
 from .resources import slot_environments
 from .space import to_overrides
-from .summary import describe_result, update_summary
+from .summary import update_summary
 
 SAMPLERS = {"random": optuna.samplers.RandomSampler, "tpe": optuna.samplers.TPESampler}
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+FOLDER_NAME = re.compile(r"[0-9]{1,9}")  # of a trial
 TRIAL_LOCK = ".trial.lock"  # held by the worker of a trial
 MIN_TRIALS_FOR_IMPORTANCES = 5
 
@@ -43,6 +48,12 @@ class TrialJob(Job):
     epoch: int = -1  # the last one that was reported
     read_at: int = 0  # modification time of metrics.csv when it was read
     prune_reason: str = ""
+
+
+def trial_folder(trial: Trial | FrozenTrial) -> str:
+    """The name of the folder of a trial: that of the trial which it continues, or its number."""
+    name = trial.user_attrs.get("folder")
+    return name if isinstance(name, str) and FOLDER_NAME.fullmatch(name) else str(trial.number)
 
 
 class SearchWorker(Pool[TrialJob]):
@@ -91,7 +102,7 @@ class SearchWorker(Pool[TrialJob]):
             if job is None and not self._trials(TrialState.RUNNING):
                 return
             if job is None and not waiting and not self._running:
-                print("Waiting for the trials of other workers.", flush=True)
+                show("Waiting for the trials of other workers.")
                 waiting = True
             yield job
 
@@ -109,7 +120,7 @@ class SearchWorker(Pool[TrialJob]):
             seed = random.Random(f"{self.cfg.seed} {len(self._trials())}").getrandbits(32)
             self.study.sampler = SAMPLERS[self.cfg.sampler](seed=seed)
             trial = self.study.ask(dict(self.space))
-            folder = self._trial_folder(trial)
+            folder = self.folder / trial_folder(trial)
             trial.set_user_attr("folder", folder.name)
             lock = Lock(folder / TRIAL_LOCK)
             lock.acquire()
@@ -122,7 +133,7 @@ class SearchWorker(Pool[TrialJob]):
 
     def _requeue_if_cut_off(self, trial: FrozenTrial) -> None:
         """Let a trial whose worker is gone run again, in the same folder."""
-        folder = self._trial_folder(trial)
+        folder = self.folder / trial_folder(trial)
         if Lock.is_held(folder / TRIAL_LOCK) or RunFolder(folder).is_used_elsewhere():
             return
         if status(folder) in ("completed", "pruned"):  # only its worker could not tell the study
@@ -132,13 +143,10 @@ class SearchWorker(Pool[TrialJob]):
         if set(trial.params) == set(self.space):
             self.study.enqueue_trial(trial.params, {"folder": folder.name})
 
-    def _trial_folder(self, trial: Trial | FrozenTrial) -> Path:
-        return self.folder / trial.user_attrs.get("folder", str(trial.number))
-
     def on_start(self, job: TrialJob) -> None:
         resumed = " is resumed" if last_checkpoint(job.folder) else ""
         settings = " ".join(to_overrides(job.trial.params))
-        print(f"{job.label}{resumed}: {settings}", flush=True)
+        show(f"{job.label}{resumed}: {settings}")
 
     def should_stop(self, job: TrialJob) -> bool:
         """Whether a trial is worse than the others were after as many epochs."""
@@ -155,7 +163,7 @@ class SearchWorker(Pool[TrialJob]):
             set_status(job.folder, "pruned", job.prune_reason)
         self._tell(job.trial, job.folder)
         job.lock.release()
-        print(f"{job.label}: {describe_result(job.folder)}", flush=True)
+        show(f"{job.label}: {describe_result(job.folder)}")
         self._summarize()
         failed = status(job.folder) not in ("completed", "pruned")
         self.failures = self.failures + 1 if failed else 0
@@ -171,7 +179,7 @@ class SearchWorker(Pool[TrialJob]):
         """Tell the study how a trial ended. A loss that is not finite is a failure."""
         state = status(folder)
         if state == "completed":
-            loss = read_json(folder / "results.json")["val"]["loss"]
+            loss = number(read_json(folder / "results.json"), "val", "loss")
             if math.isfinite(loss):
                 self.study.tell(trial, loss)
                 return
@@ -201,11 +209,10 @@ def _report_losses(job: TrialJob) -> float | None:
     if written_at == job.read_at:
         return None
     job.read_at = written_at
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("val/loss")]
     loss = None
-    for row in rows:
-        if int(row["epoch"]) > job.epoch:
-            job.epoch, loss = int(row["epoch"]), float(row["val/loss"])
-            job.trial.report(loss, job.epoch)
+    with suppress(*UNREADABLE, LookupError):  # of a run that has not started to write it
+        for row in read_table(table):
+            if row.get("val/loss") and int(row["epoch"]) > job.epoch:
+                job.epoch, loss = int(row["epoch"]), float(row["val/loss"])
+                job.trial.report(loss, job.epoch)
     return loss

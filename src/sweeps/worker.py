@@ -13,7 +13,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..config.cli import ConsoleHandler, two_line_errors
+from ..config.cli import two_line_errors
+from ..config.console import ConsoleHandler, LogFile, PlainFormatter
 from ..config.stored import read_stored_config
 from ..runs.run_folder import last_checkpoint
 
@@ -63,13 +64,13 @@ def configure_logging(folder: Path) -> None:
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     logging.basicConfig(
         level=logging.INFO if first else logging.ERROR,
-        format="%(message)s",
         handlers=[ConsoleHandler(sys.stdout)],
     )
+    logging.getLogger().handlers[0].setFormatter(PlainFormatter("%(message)s"))
     if first:
-        handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
+        handler = LogFile(folder / "train.log", encoding="utf-8")
         file_format = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
-        handler.setFormatter(logging.Formatter(file_format))
+        handler.setFormatter(PlainFormatter(file_format))
         logging.getLogger().addHandler(handler)
 
 

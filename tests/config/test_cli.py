@@ -2,7 +2,6 @@
 
 import bdb
 import errno
-import logging
 import subprocess
 import sys
 
@@ -11,7 +10,6 @@ from helpers import ROOT, assert_two_lines, composed, run_script, run_warm
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from src.config.cli import (
-    LogFile,
     options_first,
     prepare_arguments,
     quote,
@@ -181,11 +179,3 @@ def test_leaving_a_debugger_is_quiet(capsys):
 def test_a_full_disk_before_the_run_is_reported(path):
     error = to_user_error(OSError(errno.ENOSPC, "No space left on device", path))
     assert f"The disk is full: {path or 'the run folder'} cannot be written." in str(error)
-
-
-def test_a_full_disk_ends_the_log_file_only(tmp_path, capsys):
-    handler = LogFile(tmp_path / "train.log")
-    handler.stream.close()
-    handler.stream = open("/dev/full", "w")
-    handler.handle(logging.makeLogRecord({"msg": "a line"}))
-    assert capsys.readouterr().err == ""

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import Logger
 from run_helpers import SMALL, read_checkpoint, read_results, read_rows
 from torchvision import models
 
-from src.engine.train import objective
+from src.engine.train import check_finite, objective
 from src.errors import UserError
 from src.models import LeNet
 
@@ -29,6 +29,13 @@ FILES = {
     "results.json",
     "run.json",
 }
+
+
+def test_a_loss_that_is_not_finite_ends_with_exit_code_1(caplog):
+    check_finite({"val": {"loss": 1.0}, "test": None}, "val", "test")
+    with pytest.raises(SystemExit) as caught:
+        check_finite({"val": {"loss": 1.0}, "test": {"loss": math.inf}}, "val", "test")
+    assert caught.value.code == 1 and "test/loss is inf" in caplog.text
 
 
 def test_the_run_folder_is_complete(finished_run):

@@ -5,6 +5,8 @@ import json
 import pytest
 from helpers import assert_two_lines, run_script, run_warm
 
+from src.runs import checkpoint
+
 
 def test_evaluate_from_another_folder(finished_run, tmp_path):
     best = finished_run / "checkpoints" / "best.ckpt"
@@ -16,6 +18,17 @@ def test_evaluate_from_another_folder(finished_run, tmp_path):
     trained = json.loads((finished_run / "results.json").read_text())
     assert again["test"] == trained["test"]
     assert again["checkpoint"] == str(best)
+
+
+def test_a_network_that_gives_nan_ends_with_exit_code_1(finished_run, tmp_path):
+    content = checkpoint.read(finished_run)
+    for tensor in content["state_dict"].values():
+        if tensor.is_floating_point():
+            tensor.fill_(float("nan"))
+    checkpoint.save(content, tmp_path / "nan.ckpt")
+    typed = [f"ckpt={tmp_path / 'nan.ckpt'}", "trainer.accelerator=cpu", "hydra.run.dir=out"]
+    result = run_warm("evaluate.py", *typed, cwd=tmp_path)
+    assert result.returncode == 1 and "loss is nan" in result.stdout and not result.stderr
 
 
 def test_settings_errors_have_two_lines(tmp_path):

@@ -22,7 +22,8 @@ def test_the_environment_is_plain_and_names_no_host():
     assert facts["versions"]["torch"] and facts["hardware"]["cores"] >= 1
 
 
-SECRETS = "api_key API_KEY token HF_TOKEN password DB_PASSWORD GH_PAT AUTH PASSPHRASE"
+SECRETS = "apiKey authToken db-password privateKey secrets PWD_FILE pwd api_key API_KEY"
+SECRETS += " token HF_TOKEN password DB_PASSWORD GH_PAT AUTH PASSPHRASE"
 NO_SECRETS = "MY_KEYRING_DIR KEYBOARD monitor key patience author path tokens"
 
 
@@ -51,3 +52,15 @@ def test_the_command_hides_secrets(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/x/train.py", "logger.wandb.api_key=abc", "seed=1"])
     assert command_line() == ["train.py", "logger.wandb.api_key=***", "seed=1"]
     assert redact_argument("model.token=${oc.env:T}") == "model.token=${oc.env:T}"
+    assert redact_argument("+auth.user=a") == "+auth.user=***"
+    typed = "+logger.x={apiKey: abc, 'b': 1, inner: {password: 'a,b', name: c}}"
+    hidden = "+logger.x={apiKey: ***, 'b': 1, inner: {password: ***, name: c}}"
+    assert redact_argument(typed) == hidden
+
+
+def test_all_values_below_the_name_of_a_secret_are_hidden():
+    settings = {"credentials": {"_target_": "src.X", "user": "bob", "keys": ["a", "${oc.env:B}"]}}
+    hidden = {"_target_": "src.X", "user": "***", "keys": ["***", "${oc.env:B}"]}
+    assert redact_secrets(settings) == {"credentials": hidden}
+    numbers = {"password": 1234, "num_token": 16, "auth": True, "class_token": False}
+    assert redact_secrets(numbers) == numbers | {"password": "***"}

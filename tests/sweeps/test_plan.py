@@ -228,3 +228,28 @@ def test_slurm_starts_as_many_processes_as_a_job_has(tmp_path, monkeypatch):
     assert len(plan(tmp_path / "a", *typed, "trainer.num_nodes=2")) == 2
     with pytest.raises(UserError, match="takes 4 processes, but SLURM is asked for 1 nodes"):
         plan(tmp_path / "b", *typed, "hydra.launcher.tasks_per_node=1")
+
+
+def test_secrets_are_refused_where_jobs_would_store_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("A_KEY", "s3cr3t")
+    with pytest.raises(UserError, match="logger.csv.api_key is named like a secret"):
+        plan(tmp_path / "sweep", "logger=csv", "+logger.csv.api_key=abc", "seed=0,1")
+    assert not (tmp_path / "sweep").exists()
+    typed = ["+note.api_key=${oc.env:A_KEY}", "seed=0,1"]
+    for job in plan(tmp_path / "sweep", *typed):
+        assert read_job(job.folder, trusted=True).note.api_key == "s3cr3t"
+    for path in (tmp_path / "sweep").rglob("*.yaml"):
+        assert "s3cr3t" not in path.read_text()
+
+
+def test_a_grid_in_the_parameters_of_the_sweeper(tmp_path):
+    jobs = plan(tmp_path, "+hydra.sweeper.params.seed='1,2'")
+    assert [job.config.seed for job in jobs] == [1, 2]
+
+
+@pytest.mark.parametrize("results", [None, "", '{"status": "comp', '{"status": "trained"}'])
+def test_a_job_without_its_results_is_unfinished(results, tmp_path):
+    write_json(tmp_path / "run.json", {"status": "completed"})
+    if results is not None:
+        (tmp_path / "results.json").write_text(results)
+    assert status(tmp_path) != "completed"

@@ -14,11 +14,12 @@ from src.errors import UserError
 from src.runs.files import Lock, read_json
 from src.runs.run_folder import status
 from src.sweeps import pool as pool_module
-from src.sweeps.search import open_study, search
+from src.sweeps.search import search
 
 optuna = pytest.importorskip("optuna")
 
 from src.sweeps.space import check_space, read_space  # noqa: E402
+from src.sweeps.study import open_study  # noqa: E402
 
 SPACE = {"optimizer.lr": {"low": 0.001, "high": 0.1}}
 # A run without torch whose loss is its learning rate; it writes what train.py writes.
@@ -126,7 +127,9 @@ def test_failures_in_a_row_end_a_search(start, monkeypatch):
 def test_a_trial_whose_worker_died_is_resumed_once(has_lock_file, start, tmp_path):
     folder = tmp_path / "study"
     fixed = ["model=lenet", "trainer.max_epochs=4"]
-    study = open_study(folder, {"fixed": fixed, "space": SPACE})
+    study = open_study(
+        folder, {"fixed": fixed, "space": SPACE}, read_space(OmegaConf.create(SPACE))
+    )
     left = study.ask(read_space(OmegaConf.create(SPACE)))  # it is running, by nobody
     (folder / "0" / "checkpoints").mkdir(parents=True)
     if has_lock_file:
@@ -142,7 +145,9 @@ def test_a_trial_whose_worker_died_is_resumed_once(has_lock_file, start, tmp_pat
 def test_a_result_that_its_worker_could_not_report_is_not_lost(start, tmp_path):
     folder = tmp_path / "study"
     fixed = ["model=lenet", "trainer.max_epochs=4"]
-    study = open_study(folder, {"fixed": fixed, "space": SPACE})
+    study = open_study(
+        folder, {"fixed": fixed, "space": SPACE}, read_space(OmegaConf.create(SPACE))
+    )
     study.ask(read_space(OmegaConf.create(SPACE)))
     (folder / "0").mkdir()
     results = {"status": "completed", "val": {"loss": 0.25, "acc": 0.5}}
@@ -158,7 +163,7 @@ def test_a_trial_of_another_worker_is_left_alone(tmp_path, start):
 
     folder = tmp_path / "study"
     space = read_space(OmegaConf.create(SPACE))
-    study = open_study(folder, {"fixed": [], "space": SPACE})
+    study = open_study(folder, {"fixed": [], "space": SPACE}, read_space(OmegaConf.create(SPACE)))
     other = study.ask(space)
     cfg = composed(["n_trials=1"], "search")
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
