@@ -18,6 +18,7 @@ class DigitsDataModule(ImageDataModule):
     native_size = 32
     mean = (0.3053,)
     std = (0.3470,)
+    reads_root = False  # they come with scikit-learn
 
     def load(self, split: str) -> Any:
         if split == "val":

@@ -86,8 +86,8 @@ def rebuild_datamodule(stored: Checkpoint, changes: Mapping[str, Any]) -> ImageD
             "This checkpoint comes from a task composed in Python: it does not name its data.",
             "Name the data: data=image_folder data.root=...",
         )
-    _check_root(own.get("root"), changes)
     left_out = (*checkpoint.TRAINING_KEYS, *checkpoint.MACHINE_KEYS)
+    root = own.get("root")
     own = {key: value for key, value in own.items() if key not in left_out}
     cls = checkpoint.find_class(str(own.get("_target_")), "datamodules", ImageDataModule)
     if len(list(targets(own))) > 1:
@@ -95,6 +95,8 @@ def rebuild_datamodule(stored: Checkpoint, changes: Mapping[str, Any]) -> ImageD
             "The checkpoint names objects to build inside the data set.",
             "Name the data: data=NAME data.root=...",
         )
+    if getattr(cls, "reads_root", True):
+        _check_root(root, changes)
     known, _ = parameters(cls)
     if "eval_batch_size" in known:
         changes = {"eval_batch_size": batch_size(description.get("image_size") or 1), **changes}

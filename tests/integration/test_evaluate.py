@@ -6,6 +6,7 @@ import pytest
 from helpers import assert_two_lines, run_script, run_warm
 
 from src.runs import checkpoint
+from src.runs.checkpoint_file import save
 
 
 def test_evaluate_from_another_folder(finished_run, tmp_path):
@@ -25,7 +26,7 @@ def test_a_network_that_gives_nan_ends_with_exit_code_1(finished_run, tmp_path):
     for tensor in content["state_dict"].values():
         if tensor.is_floating_point():
             tensor.fill_(float("nan"))
-    checkpoint.save(content, tmp_path / "nan.ckpt")
+    save(content, tmp_path / "nan.ckpt")
     typed = [f"ckpt={tmp_path / 'nan.ckpt'}", "trainer.accelerator=cpu", "hydra.run.dir=out"]
     result = run_warm("evaluate.py", *typed, cwd=tmp_path)
     assert result.returncode == 1 and "loss is nan" in result.stdout and not result.stderr

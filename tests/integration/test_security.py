@@ -122,6 +122,8 @@ def test_what_belongs_to_the_machine_does_not_come_from_a_checkpoint(finished_ru
     assert data.pin_memory is None and not data.device_resident
     assert data.root == Path("data") and data.cache_gb is None
     (tmp_path / "elsewhere").mkdir()
+    rebuild_datamodule(content, {})  # the digits are in no folder
+    content["description"]["config"]["data"]["_target_"] = "src.datamodules.CIFAR10DataModule"
     with pytest.raises(UserError, match="does not choose folders"):
         rebuild_datamodule(content, {})
     content["description"]["image_size"] = 2048
