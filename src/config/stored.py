@@ -26,6 +26,7 @@ OUTPUT_KEYS = ("dirpath", "default_root_dir", "save_dir", "root_dir", "log_dir",
 DATA_FOLDER = "data"  # as in conf/data/base.yaml
 GROUPS = ("data", "task", "trainer")
 NEEDED = ("seed", "test", *GROUPS)
+FOREIGN = ("defaults", "hydra")  # by which Hydra would compose or build something
 WRITERS = ("callbacks", "logger", "trainer")  # groups whose objects write files
 
 
@@ -53,8 +54,7 @@ def read_stored_config(
             f"{path} cannot be read: {' '.join(str(error).split())}.",
             "Give the folder of a run that train.py has written.",
         ) from None
-    settings = {key: content[key] for key in content if key not in ("hydra", "defaults")}
-    return _replace_values(settings, partial(_trusted, path, _known_targets(), typed, replaced))
+    return _replace_values(content, partial(_trusted, path, _known_targets(), typed, replaced))
 
 
 def resumed_config(cfg: DictConfig, overrides: list[str]) -> DictConfig:
@@ -86,6 +86,9 @@ def _read(path: Path) -> dict[str, Any]:
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise ValueError("it does not hold keys with values")
+    foreign = [key for key in FOREIGN if key in content]
+    if foreign:
+        raise ValueError(f"it holds {foreign[0]}, which a run does not store")
     missing = [key for key in NEEDED if key not in content]
     missing += [key for key in GROUPS if not isinstance(content.get(key, {}), dict)]
     if missing:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import run_warm
+from helpers import composed, run_warm
 from hostile import BOMB, Write, put, sparse
 from omegaconf import OmegaConf
 from run_helpers import SMALL
@@ -153,10 +153,12 @@ def test_a_received_sweep_runs_nothing_of_its_own(tmp_path):
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(RunsCode(tmp_path / "ran")))
     call = {"_target_": "joblib.load", "filename": str(tmp_path / "evil.pkl")}
     evil = yaml.safe_dump({"hydra": {"callbacks": {"evil": call}}})
+    honest = OmegaConf.to_yaml(composed([*SMALL, "seed=0"]), resolve=True)
     for folder in (job, job / ".hydra"):
         put(folder / "evil.yaml", "# @package _global_\n" + evil)
-        put(folder / "job.yaml", "defaults: [_self_, evil]\n" + evil)
+        put(folder / "job.yaml", "defaults: [_self_, evil]\n" + honest + evil)
     put(job / ".hydra" / "hydra.yaml", evil)
     typed = ["-m", *SMALL, "seed=0", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     result = run_warm("train.py", *typed, cwd=tmp_path / "work")
-    assert result.returncode != 0 and not (tmp_path / "ran").exists()
+    assert result.returncode == 2 and "holds defaults" in result.stderr
+    assert not (tmp_path / "ran").exists()
