@@ -80,21 +80,7 @@ def rebuild_datamodule(stored: Checkpoint, changes: Mapping[str, Any]) -> ImageD
     description = stored["description"]
     if "_target_" in changes:
         return _other_datamodule(description, dict(changes))
-    own = checkpoint.to_plain((description.get("config") or {}).get("data"))
-    if own is None:
-        raise UserError(
-            "This checkpoint comes from a task composed in Python: it does not name its data.",
-            "Name the data: data=image_folder data.root=...",
-        )
-    left_out = (*checkpoint.TRAINING_KEYS, *checkpoint.MACHINE_KEYS)
-    root = own.get("root")
-    own = {key: value for key, value in own.items() if key not in left_out}
-    cls = checkpoint.find_class(str(own.get("_target_")), "datamodules", ImageDataModule)
-    if len(list(targets(own))) > 1:
-        raise UserError(
-            "The checkpoint names objects to build inside the data set.",
-            "Name the data: data=NAME data.root=...",
-        )
+    own, cls, root = _own_settings(description)
     if getattr(cls, "reads_root", True):
         _check_root(root, changes)
     known, _ = parameters(cls)
@@ -103,6 +89,25 @@ def rebuild_datamodule(stored: Checkpoint, changes: Mapping[str, Any]) -> ImageD
     target = f"{cls.__module__}.{cls.__qualname__}"  # the package may have another name by now
     validate({"data": {**own, **changes, "_target_": target}})
     return checkpoint.construct(own, "datamodules", ImageDataModule, **changes)
+
+
+def _own_settings(description: Mapping[str, Any]) -> tuple[dict[str, Any], type, Any]:
+    """The settings of a checkpoint's data that it may choose, their class, and their folder."""
+    own = checkpoint.to_plain((description.get("config") or {}).get("data"))
+    if own is None:
+        raise UserError(
+            "This checkpoint comes from a task composed in Python: it does not name its data.",
+            "Name the data: data=image_folder data.root=...",
+        )
+    cls = checkpoint.find_class(str(own.get("_target_")), "datamodules", ImageDataModule)
+    left_out = (*checkpoint.TRAINING_KEYS, *checkpoint.MACHINE_KEYS)
+    settings = {key: value for key, value in own.items() if key not in left_out}
+    if len(list(targets(settings))) > 1:
+        raise UserError(
+            "The checkpoint names objects to build inside the data set.",
+            "Name the data: data=NAME data.root=...",
+        )
+    return settings, cls, own.get("root")
 
 
 def _check_root(trained: Any, changes: Mapping[str, Any]) -> None:
