@@ -1,5 +1,6 @@
 """Opening the study of a search, whose folder may come from somebody else."""
 
+import errno
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
@@ -46,6 +47,8 @@ def open_study(
             trials = study.get_trials(deepcopy=False)
         except (*DAMAGED, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
             reason = " ".join(str(error).split())[:200]
+            if "disk is full" in reason:  # SQLite's words
+                raise OSError(errno.ENOSPC, "No space left on device", str(path)) from None
             raise _refused(path, f"it cannot be read: {reason}") from None
         if before != settings:
             raise _other_search(folder, before)

@@ -131,6 +131,15 @@ def test_hostile_studies(name, tmp_path):
         study_in(tmp_path / "study")
 
 
+def test_a_full_disk_is_not_a_foreign_study(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(optuna, "create_study", fail)
+    with pytest.raises(OSError, match="No space left"):
+        study_in(tmp_path / "study")
+
+
 @pytest.mark.parametrize("name", ["../../outside/x", "/x", "..", ["0"], 3, ""])
 def test_the_folder_of_a_trial_is_in_that_of_the_search(name):
     trial = optuna.trial.create_trial(value=0.0, user_attrs={"folder": name})
