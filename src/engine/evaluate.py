@@ -21,8 +21,7 @@ from ..datamodules import ImageDataModule
 from ..errors import UserError
 from ..reporting.analysis import (
     class_metrics,
-    format_table,
-    per_class,
+    log_classes,
     summary_metrics,
     write_tables,
 )
@@ -89,7 +88,7 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     run.finish({"status": "completed", "checkpoint": evaluated, split: results})
     title = f"Evaluation of {run_title(trainer, task)}"
     write_report(run.path, title, task, datamodule, split, show_samples=False)
-    log.info("%s", format_table(per_class(task.classes, evaluation.confusion)))
+    log_classes(split, task.classes, evaluation)
     _log_results(results, split, list(metrics))
     log.info("%s", run.path)
     return results
