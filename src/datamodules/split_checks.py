@@ -60,7 +60,7 @@ def warn_of_classes(data: Any) -> None:
         for split in ("train", "val")
     }
     warn_of_missing_classes(counts["train"], names)
-    if data.trainer is not None and data.trainer.state.fn in ("validate", "test"):
+    if getattr(getattr(data.trainer, "state", None), "fn", None) in ("validate", "test"):
         return  # the results say it
     absent = (counts["val"] == 0) & (counts["train"] > 0)
     missing = [names[label] for label in absent.nonzero()[:, 0].tolist()]
