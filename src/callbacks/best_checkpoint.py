@@ -24,7 +24,8 @@ class BestCheckpoint(ModelCheckpoint, EpochCallback):
         save_top_k: 1; another callback keeps more files.
 
     Raises:
-        UserError: another value of `save_top_k`; or a task that does not log the metric.
+        UserError: another value of `save_top_k`; a task that does not log the metric; a balanced
+            accuracy that is not defined.
     """
 
     on_train_batch_end: Any = None  # it never saves there
@@ -54,6 +55,14 @@ class BestCheckpoint(ModelCheckpoint, EpochCallback):
                 f"The task does not log {self.monitor}, by which best.ckpt is chosen.",
                 "Log it in validation_step, or set callbacks.best.monitor. Logged so far: "
                 f"{', '.join(trainer.callback_metrics) or 'nothing'}.",
+            )
+        balanced = trainer.callback_metrics.get("val/acc_balanced")
+        if self._validated and self.monitor == "val/acc_balanced" and balanced.isnan():
+            raise UserError(
+                "callbacks.best.monitor=val/acc_balanced, but a class has no validation images: "
+                "its value is not known.",
+                "Add validation images of each class, or set callbacks.best.monitor=val/loss and "
+                "callbacks.best.mode=min.",
             )
         super().on_validation_end(trainer, pl_module)
 

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from ..reporting.analysis import format_table, per_class, write_tables
+from ..reporting.analysis import log_classes, write_tables
 from ..runs import RunFolder
 from ..runs.checkpoint import to_plain
 from ..runs.environment import command_line
@@ -205,7 +205,7 @@ class RunRecorder(EpochCallback):
         if evaluation is not None:
             names = partial(_image_names, trainer.datamodule, split)
             write_tables(self.folder, split, pl_module.classes, evaluation, names)
-            log.info("%s", format_table(per_class(pl_module.classes, evaluation.confusion)))
+            log_classes(split, pl_module.classes, evaluation)
         self.folder.finish(self.results)
         for logger in trainer.loggers:
             if hasattr(logger, "log_results"):

@@ -130,6 +130,8 @@ def closing_line(results: Mapping[str, Any], run_dir: Path) -> str:
     metrics = results[split] or {}
     shown = {"acc": "accuracy", **{name: name for name in results["metrics"]}, "loss": "loss"}
     parts = [f"{split} {word} {metrics[k]:.4f}" for k, word in shown.items() if k in metrics]
+    if "acc_low" in metrics:
+        parts[0] += f" (95 %: {metrics['acc_low']:.4f} to {metrics['acc_high']:.4f})"
     if not parts:  # a plain LightningModule
         parts = [f"{split} {k} {v:.4f}" for k, v in list(metrics.items())[:4]]
     line = ", ".join(parts) or "no metrics"

@@ -15,8 +15,8 @@ from ..runs.checkpoint import ImageSize
 from .check import require_facts
 from .loader import BatchLoader, build_loader, inverse_frequency, move_to_device
 from .reading import read_split
-from .split_checks import is_comparable, warn_of_missing_classes, warn_of_overlap
-from .splits import SplitSize, hold_out, k_fold, shuffle
+from .split_checks import is_comparable, warn_of_classes, warn_of_overlap
+from .splits import SplitSize, class_names, hold_out, k_fold, shuffle
 from .transforms import PerImage, build_mixing, channel_values, convert_channels, per_image
 
 
@@ -117,8 +117,7 @@ class ImageDataModule(L.LightningDataModule):
             if is_comparable(self._sets["val"][0]):
                 self._read("test")
                 warn_of_overlap(self._sets)
-            if self.new_labels is None:
-                warn_of_missing_classes(self.labels("train"), self.classes)
+            warn_of_classes(self)
             for split in ("train", "val"):  # so that a part of a split is a representative sample
                 self._indices[split] = shuffle(self._indices[split], self.split_seed)
         if stage in (None, "test") and "test" not in self._sets:
@@ -132,9 +131,10 @@ class ImageDataModule(L.LightningDataModule):
 
     def split_train(self, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Sorted positions of the training and of the validation images, from int64 (N,) labels."""
+        names = class_names(self)
         if self.num_folds is not None:
-            return k_fold(labels, self.num_folds, self.fold, self.split_seed)
-        return hold_out(labels, "data.val_size", self.val_size, self.split_seed)
+            return k_fold(labels, self.num_folds, self.fold, self.split_seed, names)
+        return hold_out(labels, "data.val_size", self.val_size, self.split_seed, names)
 
     def remap_labels(self, classes: Sequence[str]) -> None:
         """Number the labels by another list of classes; all of ours must be in it."""

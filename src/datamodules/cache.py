@@ -64,8 +64,11 @@ class ImageFiles:
         settings = [FORMAT, self.size, self.channels, self.resize]
         digest = hashlib.sha256(json.dumps(settings).encode())
         for path in self.paths:
-            stat = path.stat()
-            line = f"{path.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
+            try:
+                stat = path.stat()
+                line = f"{path.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
+            except OSError:  # a link that leads nowhere: a bad file, as `decode` will say
+                line = f"{path.absolute()}\0\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()[:32]
 

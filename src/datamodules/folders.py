@@ -1,17 +1,23 @@
 """Which folders and files of an image folder count, by their names."""
 
+import logging
+import os
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from ..errors import UserError
+from ..runs.text import printable
 from .decode import is_image_name
 
-SPLIT_FOLDERS = {"train": ["train"], "val": ["val", "valid", "validation"], "test": ["test"]}
+log = logging.getLogger(__name__)
+# Names of the folders of a split, in any case.
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
 IMAGE_SUFFIX = "_image"
-
-
-def has_split_folders(folder: Path) -> bool:
-    """Whether a folder holds train, val or test folders."""
-    return any((folder / name).is_dir() for names in SPLIT_FOLDERS.values() for name in names)
 
 
 def is_hidden(name: str) -> bool:
@@ -19,32 +25,125 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Image files below a folder, sorted; hidden files and folders are passed over."""
-    found = []
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted; hidden ones are passed over."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+
+
+def split_folders(folder: Path) -> dict[str, Path]:
+    """Split (`train`, `val`, `test`) -> its folder in a folder, by `SPLIT_NAMES`.
+
+    Raises:
+        UserError: two folders of one split, or folders of classes beside those of splits.
+    """
+    found = _by_split(folder)
+    others = found.pop("", [])
+    for split, paths in found.items():
+        if len(paths) > 1:
+            raise UserError(
+                f"{_names(paths)} in {folder} both name the {split} split.",
+                "Keep one of them, or give them other names.",
+            )
+    splits = {split: paths[0] for split, paths in found.items()}
+    if splits:
+        _check_others(folder, splits, [path for path in others if _has_images(path)])
+    return splits
+
+
+def _by_split(folder: Path) -> dict[str, list[Path]]:
+    """The folders in a folder by the split that they name; others are under an empty name."""
+    splits = {name: split for split, names in SPLIT_NAMES.items() for name in names}
+    found: dict[str, list[Path]] = {}
+    for path in subfolders(folder):
+        found.setdefault(splits.get(path.name.lower(), ""), []).append(path)
+    return found
+
+
+def _check_others(folder: Path, splits: dict[str, Path], others: list[Path]) -> None:
+    """Refuse folders with images beside those of splits, where they may be classes.
+
+    Several folders of splits leave no doubt; others, such as `unlabelled`, are then left out.
+    """
+    classes = {child.name for path in splits.values() for child in subfolders(path)}
+    if others and (len(splits) == 1 or any(path.name in classes for path in others)):
+        raise UserError(
+            f"{folder} has {_names(list(splits.values()))}, by name a part of the data, beside "
+            f"folders with images that look like classes: {_names(others)}.",
+            "Rename it if it is a class; else move the other folders out of there.",
+        )
+    if others:
+        log.warning("Folders that are no splits are left out: %s.", _names(others))
+
+
+def _names(paths: list[Path]) -> str:
+    shown = ", ".join(f"{printable(path.name)}/" for path in paths[:10])
+    return shown + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
+
+
+def unwrap(folder: Path) -> Path:
+    """The folder with the folders of splits or classes: `folder`, or the one that it wraps.
+
+    An archive often holds one more folder, such as `photos` with `cat` and `dog` in it.
+    """
+    inner = folder
+    while not _by_split(inner).keys() - {""} and not any(map(is_image_name, inner.iterdir())):
+        filled = list(islice(filter(_has_images, subfolders(inner)), 2))  # more say no more
+        if len(filled) != 1 or not _holds_folders(filled[0]):
+            break
+        inner = filled[0]
+    if inner != folder:
+        log.info("The images are in %s, the only folder of %s with images.", inner, folder)
+    return inner
+
+
+def _holds_folders(folder: Path) -> bool:
+    """Whether a folder holds folders with images, and no images beside them."""
+    if any(map(is_image_name, folder.iterdir())):
+        return False
+    return any(_has_images(path) for path in subfolders(folder))
+
+
+def _has_images(folder: Path) -> bool:
+    return next(_walk(folder), None) is not None
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """What has the name of an image below a folder; hidden files and folders are passed over."""
     for path in folder.rglob("*"):
         parents = path.relative_to(folder).parts[:-1]
         if is_image_name(path) and not any(is_hidden(name) for name in parents):
-            found.append(path)
-    return sorted(found)
+            yield path
 
 
-def class_folders(folder: Path) -> dict[str, Path]:
+def image_files(folder: Path) -> list[Path]:
+    """Image files below a folder by their names, sorted, whether or not they can be read."""
+    return sorted(_walk(folder))
+
+
+def file_size(path: Path) -> int:
+    """Size in bytes; -1 for a link that leads nowhere."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return -1
+
+
+def class_folders(folder: Path, least: int = 2) -> dict[str, Path]:
     """Class name -> folder, sorted by name; hidden folders are passed over.
 
     If there are `<label>_image` folders, only they count: `ants_image` is the class `ants`.
 
     Raises:
-        UserError: fewer than two classes.
+        UserError: fewer than `least` classes.
     """
-    folders = sorted(
-        path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name)
-    )
+    folders = subfolders(folder)
     named = [path for path in folders if path.name.endswith(IMAGE_SUFFIX)]
     pairs = {path.name.removesuffix(IMAGE_SUFFIX): path for path in named or folders}
-    if len(pairs) < 2:
+    if len(pairs) < least:
+        images = sum(map(is_image_name, folder.iterdir()))
         raise UserError(
-            f"{folder} has {len(pairs)} class folders; at least 2 are needed.",
+            f"{folder} has {len(pairs)} class folders; at least {least} are needed."
+            + (f" It has {images} images that are in none." if images else ""),
             "Give each class a folder of its own with its images.",
         )
     return pairs

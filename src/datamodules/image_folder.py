@@ -3,6 +3,8 @@
 import hashlib
 import logging
 import os
+from collections.abc import Container
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +15,11 @@ from ..errors import UserError
 from ..runs.text import printable
 from .base import ImageDataModule
 from .cache import BadFiles, ImageFiles, Rows, cached, default_cache_folder, find_bad_files, fits
-from .folders import SPLIT_FOLDERS, class_folders, has_split_folders, image_files
+from .folders import class_folders, file_size, image_files, split_folders, unwrap
 from .splits import hold_out
 
 log = logging.getLogger(__name__)
+SPLITS = ("train", "val", "test")
 LabelledFiles = tuple[list[Path], torch.Tensor]  # paths and int64 labels (N,)
 
 
@@ -30,8 +33,9 @@ class ImageFolderDataModule(ImageDataModule):
     """A folder of images of any size and colour, one folder per class.
 
     Three layouts are possible: `root/<class>/...`, split by seed; `root/train/<class>/...` with
-    `val` (or `valid`) and `test` beside it where they exist; and each of them with folders named
-    `<class>_image`. The classes are the sorted names of the folders. No file is moved.
+    `val` and `test` beside it where they exist (also as `Training`, `valid`, ..., see folders.py);
+    and each of them with folders named `<class>_image`. All of it may be wrapped in one more
+    folder. The classes are the sorted names of the folders. No file is moved.
 
     Args:
         test_size: fraction (below 1) or number of images that are held out as the test split
@@ -58,6 +62,7 @@ class ImageFolderDataModule(ImageDataModule):
         self.test_size, self.bad_files = test_size, bad_files
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_folder()
         self.whole = False  # evaluate all images of a folder without splits, see engine/rebuild.py
+        self._base: Path | None = None
         self._classes: list[str] | None = None
         self._paths: dict[str, list[Path]] = {}  # split -> files of its set, as loaded
 
@@ -66,7 +71,14 @@ class ImageFolderDataModule(ImageDataModule):
     @property
     def base(self) -> Path:
         """The folder that holds the class folders, or the train, val and test folders."""
-        return self.root
+        if self._base is None:
+            if not self.root.is_dir():
+                raise UserError(
+                    f"There is no folder {self.root}.",
+                    "Give the folder of your images as data.root.",
+                )
+            self._base = unwrap(self.root)
+        return self._base
 
     @property
     def classes(self) -> list[str]:  # type: ignore[override]  # other data sets have it as a fact
@@ -81,24 +93,27 @@ class ImageFolderDataModule(ImageDataModule):
 
     @property
     def _train_folder(self) -> Path:
-        return self.split_folder("train") or self.base
+        """The folder that the classes are read from; without `train`, that of another split."""
+        folders = self._split_folders
+        return next((folders[split] for split in SPLITS if split in folders), self.base)
+
+    @cached_property
+    def _split_folders(self) -> dict[str, Path]:
+        return split_folders(self.base)
 
     def split_folder(self, split: str) -> Path | None:
         """The folder with the class folders of a split, or None.
 
         Without split folders, this is `base` for `train` (or for `test`, see `whole`).
         """
-        if not self.base.is_dir():
-            raise UserError(
-                f"There is no folder {self.base}.", "Give the folder of your images as data.root."
-            )
-        for name in SPLIT_FOLDERS[split]:
-            if (self.base / name).is_dir():
-                return self.base / name
-        if split == "train":
+        folders = self._split_folders
+        if split in folders:
+            return folders[split]
+        if split == "train" and not folders:
             return self.base
-        use_whole = split == "test" and self.whole and not has_split_folders(self.base)
-        return self.base if use_whole else None
+        if split == "test" and self.whole and len(folders) < 2:
+            return self._train_folder  # the only folder
+        return None
 
     # Files
 
@@ -115,14 +130,46 @@ class ImageFolderDataModule(ImageDataModule):
         held_out = self.test_size > 0 and self.split_folder("test") is None
         if held_out and split in ("train", "test"):
             every = self._files_below(self._train_folder)
-            train, test = hold_out(every[1], "data.test_size", self.test_size, self.split_seed)
+            least = 3 if self.split_folder("val") is None else 2
+            names = dict(enumerate(self.classes))
+            size, seed = self.test_size, self.split_seed
+            train, test = hold_out(every[1], "data.test_size", size, seed, names, least)
             return select(every, train if split == "train" else test)
+        if folder is None and split == "train":
+            raise UserError(
+                f"{self.base} has folders of other splits, but none of training images.",
+                "Name the folder with the class folders to train on train.",
+            )
         return None if folder is None else self._files_below(folder)
+
+    def split_files(self, without: Container[Path] = ()) -> dict[str, LabelledFiles]:
+        """The files of all splits as training uses them, without some that are unusable.
+
+        Raises:
+            UserError: a split that cannot be used, see `files` and `split_train`.
+        """
+        splits = {}
+        for split in SPLITS:
+            labelled = self.files(split)
+            if labelled is not None:
+                keep = [i for i, path in enumerate(labelled[0]) if path not in without]
+                splits[split] = select(labelled, torch.tensor(keep, dtype=torch.long))
+            elif split == "val":
+                every = splits["train"]
+                train, val = self.split_train(every[1])
+                splits |= {"train": select(every, train), "val": select(every, val)}
+        return splits
+
+    def setup(self, stage: str | None = None) -> None:
+        if stage in (None, "fit") and not self._sets:
+            self.split_files()  # so that a mistake in the test split is found before the training
+        super().setup(stage)
 
     def _files_below(self, folder: Path) -> LabelledFiles:
         paths: list[Path] = []
         labels: list[int] = []
-        for name, class_folder in class_folders(folder).items():
+        least = 2 if folder == self._train_folder else 1
+        for name, class_folder in class_folders(folder, least).items():
             if name not in self.classes:
                 raise UserError(
                     f"{class_folder} is a class that {self._train_folder} does not have.",
@@ -143,7 +190,7 @@ class ImageFolderDataModule(ImageDataModule):
         folder = self._train_folder
         digest = hashlib.blake2b(digest_size=8)
         for path in self._files_below(folder)[0]:
-            line = f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\n"
+            line = f"{path.relative_to(folder).as_posix()}\0{file_size(path)}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 

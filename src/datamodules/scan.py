@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +17,10 @@ from ..runs.text import printable
 from .base import ImageDataModule
 from .decode import FORMATS, decode, is_image_name
 from .folders import is_hidden
-from .image_folder import ImageFolderDataModule, LabelledFiles, select
+from .image_folder import SPLITS, ImageFolderDataModule
 
 SHOWN = 20  # examples of each kind of problem
 CHUNK = 256  # images that are read at a time
-SPLITS = ("train", "val", "test")
 
 
 class Place(NamedTuple):
@@ -86,14 +85,14 @@ def _scan_images(data: ImageDataModule) -> Scan:
 def _scan_files(data: ImageFolderDataModule) -> Scan:
     """Counts, duplicates, and files that are unusable, misnamed or passed over."""
     result = Scan()
-    splits = _split_files(data, without={})
+    splits = data.split_files()
     files = sorted({path for paths, _ in splits.values() for path in paths})
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         looks = dict(zip(files, pool.map(_look_at, files), strict=True))
     unusable = {path: look.error for path, look in looks.items() if look.error}
     places: Places = defaultdict(list)
     # As in training with bad_files=skip, validation images are drawn from the usable ones.
-    for split, (paths, labels) in _split_files(data, unusable).items():
+    for split, (paths, labels) in data.split_files(unusable).items():
         names = [data.classes[label] for label in labels.tolist()]
         result.count(split, data.classes, names)
         for path, name in zip(paths, names, strict=True):
@@ -107,21 +106,6 @@ def _scan_files(data: ImageFolderDataModule) -> Scan:
     _add(result.notes, "hidden folders that are passed over", hidden)
     _add(result.notes, "files that are passed over by their names", others)
     return result
-
-
-def _split_files(data: ImageFolderDataModule, without: Container[Path]) -> dict[str, LabelledFiles]:
-    """The files of each split as training uses them, without some that are unusable."""
-    splits = {}
-    for split in SPLITS:
-        labelled = data.files(split)
-        if labelled is not None:
-            keep = [i for i, path in enumerate(labelled[0]) if path not in without]
-            splits[split] = select(labelled, torch.tensor(keep, dtype=torch.long))
-        elif split == "val":
-            every = splits["train"]
-            train, val = data.split_train(every[1])
-            splits |= {"train": select(every, train), "val": select(every, val)}
-    return splits
 
 
 class Look(NamedTuple):

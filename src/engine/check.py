@@ -17,7 +17,7 @@ from ..config.instantiate import (
 )
 from ..config.prepare import prepare_config
 from ..config.validate import validate
-from ..datamodules import ImageDataModule
+from ..datamodules import ImageDataModule, ImageFolderDataModule
 from ..datamodules.scan import scan
 from .resume import check_resumable
 
@@ -38,6 +38,9 @@ def check(cfg: DictConfig, run_dir: Path) -> bool:
         check_resumable(cfg)
     validate(cfg)
     datamodule = instantiate_datamodule(cfg)
+    if isinstance(datamodule, ImageFolderDataModule):
+        datamodule.prepare_data()
+        datamodule.split_files()
     model = instantiate_model(cfg, datamodule)
     task = instantiate_task(cfg, model, datamodule)
     callbacks = instantiate_callbacks(cfg, run_dir)

@@ -17,12 +17,11 @@ from ..config.instantiate import (
 )
 from ..config.plain import plain_config, resolved
 from ..config.prepare import prepare_config
-from ..datamodules import ImageDataModule
+from ..datamodules import ImageDataModule, ImageFolderDataModule
 from ..errors import UserError
 from ..reporting.analysis import (
     class_metrics,
-    format_table,
-    per_class,
+    log_classes,
     summary_metrics,
     write_tables,
 )
@@ -80,6 +79,8 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
             "The split into train and validation differs from that of the training: val metrics "
             "cannot be compared."
         )
+    if isinstance(datamodule, ImageFolderDataModule) and datamodule.whole:
+        _log_folder(datamodule, split)
     evaluation = task.evaluations[split]
     results = summary_metrics(evaluation) | class_metrics(task.classes, evaluation.confusion)
     write_tables(run, split, task.classes, evaluation, partial(datamodule.names, split))
@@ -89,7 +90,7 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     run.finish({"status": "completed", "checkpoint": evaluated, split: results})
     title = f"Evaluation of {run_title(trainer, task)}"
     write_report(run.path, title, task, datamodule, split, show_samples=False)
-    log.info("%s", format_table(per_class(task.classes, evaluation.confusion)))
+    log_classes(split, task.classes, evaluation)
     _log_results(results, split, list(metrics))
     log.info("%s", run.path)
     return results
@@ -116,6 +117,20 @@ def _same_split(stored: Checkpoint, datamodule: ImageDataModule) -> bool:
     trained = stored["description"].get("data") or {}
     same_data = trained.get("fingerprint") == datamodule.fingerprint()
     return not same_data or trained.get("split_hash") == datamodule.split_hash()
+
+
+def _log_folder(datamodule: ImageFolderDataModule, split: str) -> None:
+    """Say which images of a folder that the network was not trained on are evaluated."""
+    folder = datamodule.split_folder(split)
+    if folder is None:
+        log.warning(
+            "split=%s takes a part of %s: leave it out to evaluate all of a folder that the "
+            "network was not trained on.",
+            *(split, datamodule.base),
+        )
+        return
+    count = f"{datamodule.sizes()[split]:,}"
+    log.info("Evaluated all %s images of %s: it is not the folder of the training.", count, folder)
 
 
 def _log_results(results: Mapping[str, Any], split: str, extra: Sequence[str]) -> None:

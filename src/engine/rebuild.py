@@ -1,5 +1,6 @@
 """From checkpoint files to the task and the data that they were trained with."""
 
+import logging
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from ..inference.classifier import batch_size
 from ..runs import checkpoint
 from ..tasks import ClassificationTask
 
+log = logging.getLogger(__name__)
 Checkpoint = Mapping[str, Any]
 
 
@@ -88,7 +90,10 @@ def rebuild_datamodule(stored: Checkpoint, changes: Mapping[str, Any]) -> ImageD
         changes = {"eval_batch_size": batch_size(description.get("image_size") or 1), **changes}
     target = f"{cls.__module__}.{cls.__qualname__}"  # the package may have another name by now
     validate({"data": {**own, **changes, "_target_": target}})
-    return checkpoint.construct(own, "datamodules", ImageDataModule, **changes)
+    datamodule = checkpoint.construct(own, "datamodules", ImageDataModule, **changes)
+    if isinstance(datamodule, ImageFolderDataModule) and "test_size" not in changes:
+        _take_whole(datamodule, description)
+    return datamodule
 
 
 def _own_settings(description: Mapping[str, Any]) -> tuple[dict[str, Any], type, Any]:
@@ -137,8 +142,21 @@ def _other_datamodule(description: Mapping[str, Any], settings: dict[str, Any]) 
             "Derive it from ImageDataModule, or evaluate with lightning.Trainer.test.",
         )
     if isinstance(datamodule, ImageFolderDataModule) and not datamodule.test_size:
-        # A folder without splits is evaluated as a whole, unless the network was trained on it.
-        datamodule.prepare_data()
-        trained = (description.get("data") or {}).get("fingerprint")
-        datamodule.whole = datamodule.fingerprint() != trained
+        _take_whole(datamodule, description)
     return datamodule
+
+
+def _take_whole(data: ImageFolderDataModule, description: Mapping[str, Any]) -> None:
+    """Evaluate all images of a folder without a test split that the network was not trained on."""
+    data.prepare_data()
+    trained = (description.get("data") or {}).get("fingerprint")
+    if data.fingerprint() == trained:
+        return
+    data.whole, data.test_size = True, 0
+    root = ((description.get("config") or {}).get("data") or {}).get("root")
+    if isinstance(root, str) and os.path.realpath(root) == os.path.realpath(data.root):
+        log.warning(
+            "The training images in %s have changed since the training. Where they are evaluated, "
+            "the metrics are too high.",
+            root,
+        )

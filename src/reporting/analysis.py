@@ -1,5 +1,7 @@
 """Metrics and tables from the predictions on a split and its confusion matrix."""
 
+import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,9 +9,12 @@ import torch
 from scipy.stats import binomtest
 
 from ..runs import RunFolder
+from ..runs.text import printable
 from ..tasks.metrics import Evaluation, Predictions
 from .text import render_table
 
+log = logging.getLogger(__name__)
+FEW = 30  # images of a class below which its accuracy is hardly known
 NUM_BINS = 15  # of confidence, as in most papers on calibration
 
 Row = dict[str, Any]
@@ -18,8 +23,8 @@ Row = dict[str, Any]
 def per_class(classes: Sequence[str], confusion: torch.Tensor) -> list[Row]:
     """Support, precision, recall (the accuracy of the class) and F1 score of each class.
 
-    Recall is None for a class without images. The other ratios are 0 where their denominator is,
-    as in scikit-learn.
+    All three are None for a class without images. Precision is 0 for a class that is never
+    predicted, as in scikit-learn.
 
     Args:
         confusion: int64 (num_classes, num_classes), numbers of images by (true, predicted) class.
@@ -29,9 +34,9 @@ def per_class(classes: Sequence[str], confusion: torch.Tensor) -> list[Row]:
         {
             "class": name,
             "support": support,
-            "precision": correct / predicted if predicted else 0.0,
+            "precision": correct / max(predicted, 1) if support else None,
             "recall": correct / support if support else None,
-            "f1": 2 * correct / (support + predicted) if support + predicted else 0.0,
+            "f1": 2 * correct / (support + predicted) if support else None,
         }
         for name, (correct, support, predicted) in zip(classes, counts.tolist(), strict=True)
     ]
@@ -41,6 +46,25 @@ def format_table(rows: Sequence[Row]) -> str:
     """The rows of `per_class` as text for the console."""
     columns = ["class", "images", "precision", "recall", "f1"]
     return render_table(columns, (list(row.values()) for row in rows))
+
+
+def few_images(split: str, classes: Sequence[str], confusion: torch.Tensor) -> str:
+    """A sentence that names classes with less than `FEW` images in a split; empty without any."""
+    rows = zip(confusion.sum(1).tolist(), classes, strict=True)
+    few = sorted((row for row in rows if row[0] < FEW), key=lambda row: row[0])
+    if not few:
+        return ""
+    shown = ", ".join(f"{name} {count}" for count, name in few[:5])
+    more = f" and {len(few) - 5:,} more classes" if len(few) > 5 else ""
+    return f"Fewer than {FEW} {split} images of {shown}{more}: their accuracies are uncertain."
+
+
+def log_classes(split: str, classes: Sequence[str], evaluation: Evaluation) -> None:
+    """Log the table of classes, and a warning where it rests on few images."""
+    log.info("%s", format_table(per_class(classes, evaluation.confusion)))
+    warning = few_images(split, classes, evaluation.confusion)
+    if warning:
+        log.warning("%s", printable(warning))
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
@@ -87,12 +111,17 @@ def topk_accuracies(predictions: Predictions, num_classes: int) -> dict[str, flo
     return {f"acc_top{k}": int(found[:, k - 1].sum()) / len(found) for k in ks}
 
 
-def summary_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """The metrics of an evaluation, top-k accuracies, the interval of the accuracy, and the ECE."""
+def summary_metrics(evaluation: Evaluation) -> dict[str, Any]:
+    """The metrics of an evaluation, top-k accuracies, the interval of the accuracy, and the ECE.
+
+    The balanced accuracy is None where a class has no images.
+    """
     confusion, predictions = evaluation.confusion, evaluation.predictions
     low, high = wilson_interval(int(confusion.diagonal().sum()), int(confusion.sum()))
+    balanced = evaluation.metrics["acc_balanced"]
     return {
         **evaluation.metrics,
+        "acc_balanced": None if math.isnan(balanced) else balanced,
         **topk_accuracies(predictions, len(confusion)),
         "acc_low": low,
         "acc_high": high,

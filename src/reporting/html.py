@@ -50,6 +50,7 @@ def write_report(
         page = {"title": title, **_read_folder(folder)}
         evaluation = getattr(task, "evaluations", {}).get(split)
         if task is not None and evaluation is not None:
+            page["warning"] = analysis.few_images(split, task.classes, evaluation.confusion)
             page["classes"] = _class_section(folder, split, task.classes, evaluation)
             if isinstance(datamodule, ImageDataModule):  # not a plain LightningDataModule
                 page["misclassified"] = misclassified_gallery(task, datamodule, split)
@@ -72,6 +73,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     return {
         "subtitle": ", ".join(filter(None, state)),
         "error": results.get("error"),
+        "warning": "",
         "results": results,
         "extra_metrics": list(config.get("metrics") or []),
         "curves": [(name, _save(folder, name, figure)) for name, figure in curves],

@@ -66,7 +66,7 @@ def class_bars(rows: Sequence[Mapping[str, Any]]) -> Figure:
     figure, axes = new_figure(18 * len(rows) + 50)
     places = range(len(rows))
     recalls = [row["recall"] or 0.0 for row in rows]
-    precisions = [row["precision"] for row in rows]
+    precisions = np.array([row["precision"] for row in rows], dtype=float)  # None becomes NaN
     axes.barh(places, recalls, height=0.72, color=BLUE, alpha=0.8, label="recall")
     axes.plot(precisions, places, "|", color=ORANGE, ms=15, mew=3, clip_on=False, label="precision")
     for place, row in enumerate(rows):

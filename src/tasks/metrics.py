@@ -1,5 +1,6 @@
 """Metrics of validation and test. They count images, whatever the size of a batch."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ RESERVED |= {"per_class", "most_confused"}
 class Evaluation:
     """One pass over a split."""
 
-    metrics: dict[str, float]  # loss, acc, ... in full precision
+    metrics: dict[str, float]  # loss, acc, ... in full precision; NaN where one is not defined
     confusion: torch.Tensor  # int64 (num_classes, num_classes), true class first
     predictions: Predictions
 
@@ -82,12 +83,12 @@ class EvaluationMetrics(nn.Module):
         confusion = self.confusion.compute().cpu()
         total = max(int(confusion.sum()), 1)
         support = confusion.sum(1)
-        present = support > 0
-        recall = confusion.diagonal()[present].double() / support[present]
+        recall = confusion.diagonal().double() / support
         metrics = {
             "loss": float(self.loss.compute()) / total,
             "acc": int(confusion.diagonal().sum()) / total,
-            "acc_balanced": float(recall.mean()) if len(recall) else 0.0,
+            # Without images of a class nothing is known of it: the mean over the others misleads.
+            "acc_balanced": float(recall.mean()) if support.all() else math.nan,
         }
         if self.top5 is not None:
             metrics["acc_top5"] = float(self.top5.compute())

@@ -128,6 +128,12 @@ def test_what_ended_the_training(fit, options, expected, tmp_path):
     assert said.endswith(f"stopped by {expected}") == (expected is not None)
 
 
+def test_the_closing_line_gives_the_interval(tmp_path):
+    test = RESULTS["test"] | {"acc_low": 0.8, "acc_high": 0.95}
+    line = closing_line(RESULTS | {"test": test}, tmp_path)
+    assert line.startswith("test accuracy 0.8750 (95 %: 0.8000 to 0.9500), test f1 0.7500")
+
+
 def test_early_stopping_is_named(fit):
     run = fit(EarlyStopping("train/loss", patience=1, min_delta=99), max_epochs=9)
     assert stopped_by(run.trainer) == "EarlyStopping"

@@ -1,5 +1,7 @@
 """Images in folders: layouts, names, files that cannot be used, caches and streams."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -49,11 +51,61 @@ def test_a_whole_folder_can_be_the_test_split(tmp_path):
     assert data.names("test", torch.tensor([7])) == ["b/003.jpg"]
 
 
-def test_an_unknown_class_in_a_split(tmp_path):
-    write_image_folder(tmp_path / "train", {"a": 4, "b": 4})
-    write_image_folder(tmp_path / "test", {"a": 4, "c": 4})
-    with pytest.raises(UserError, match="c is a class that"):
-        ready(ImageFolderDataModule(tmp_path, image_size=16), "test")
+def test_a_folder_in_another_with_splits_in_capitals(tmp_path):
+    for split, count in (("Training", 8), ("Dev", 4), ("TEST", 4)):
+        write_image_folder(tmp_path / "photos" / split, {"a": count, "b": count}, size=8)
+    data = ready(ImageFolderDataModule(tmp_path, image_size=8))
+    assert data.classes == ["a", "b"]
+    assert data.sizes() == {"train": 16, "val": 8, "test": 8}
+
+
+@pytest.mark.parametrize(
+    ("test", "words"),
+    [
+        ({"a": 4, "c": 4}, "c is a class that"),
+        ({}, "test has 0 class folders.* 1 images that are in none"),
+        ({"a": 4, "b": 0}, "b has no images"),
+    ],
+)
+def test_a_test_split_that_cannot_be_used_is_found_before_the_training(test, words, tmp_path):
+    write_image_folder(tmp_path / "train", {"a": 4, "b": 4}, size=8)
+    write_image_folder(tmp_path / "test", test, size=8)
+    for name in {"b"} & set(test):
+        (tmp_path / "test" / name).mkdir(exist_ok=True)
+    if not test:
+        (tmp_path / "test").mkdir(exist_ok=True)
+        (tmp_path / "test" / "0.jpg").write_bytes(b"")
+    for stage in ("fit", "test"):
+        with pytest.raises(UserError, match=words):
+            ready(ImageFolderDataModule(tmp_path, image_size=8, val_size=2), stage)
+
+
+def test_a_validation_split_may_lack_a_class(tmp_path, caplog):
+    write_image_folder(tmp_path / "train", {"cat": 4, "dog": 4}, size=8)
+    write_image_folder(tmp_path / "val", {"dog": 4}, size=8)
+    data = ready(ImageFolderDataModule(tmp_path, image_size=8), "fit")
+    assert data.labels("val").tolist() == [1] * 4
+    assert "1 of 2 classes have no validation images: cat" in caplog.text
+
+
+def test_folders_without_training_images(tmp_path):
+    write_image_folder(tmp_path / "test", {"a": 4, "b": 4}, size=8)
+    data = ImageFolderDataModule(tmp_path, image_size=8)
+    with pytest.raises(UserError, match="none of training images"):
+        ready(data, "fit")
+    assert ready(data, "test").sizes() == {"test": 8}
+
+
+def test_small_classes_are_in_every_split_or_refused(tmp_path, caplog):
+    root = write_image_folder(tmp_path / "root", {"cat": 3, "dog": 60}, size=8)
+    options = {"image_size": 8, "val_size": 5, "test_size": 5}
+    data = ready(ImageFolderDataModule(root, **options))
+    for split in ("train", "val", "test"):
+        assert set(data.labels(split).tolist()) == {0, 1}, split
+    assert "data.balance=sampler" in caplog.text
+    (root / "cat" / "000.jpg").unlink()
+    with pytest.raises(UserError, match=r"cat \(2\).* at least 3"):
+        ready(ImageFolderDataModule(root, **options))
 
 
 def test_an_empty_class_folder_a_single_class_and_no_folder(tmp_path):
@@ -88,6 +140,26 @@ def test_streamed_and_cached_images_are_the_same(dog_cat_root):
     for other in batches[1:]:
         for (images, labels), (same_images, same_labels) in zip(batches[0], other, strict=True):
             assert torch.equal(images, same_images) and torch.equal(labels, same_labels)
+
+
+@pytest.mark.parametrize("cache_gb", [None, 0])
+def test_everything_that_cannot_be_read_is_a_bad_file(cache_gb, tmp_path, caplog):
+    root = write_image_folder(tmp_path / "root", {"a": 8, "b": 8}, size=8)
+    (root / "a" / "link.jpg").symlink_to(root / "gone.jpg")
+    (root / "a" / "circle.jpg").symlink_to(root / "a" / "circle.jpg")
+    (root / "b" / "folder.jpg").mkdir()
+    (root / "b" / "empty.jpg").touch()
+    os.mkfifo(root / "b" / "pipe.jpg")
+    (root / "b" / "locked.jpg").write_bytes((root / "b" / "000.jpg").read_bytes())
+    (root / "b" / "locked.jpg").chmod(0)
+    bad = ["link", "circle", "folder", "empty", "pipe"] + ["locked"] * (os.geteuid() != 0)
+    options = {"image_size": 8, "val_size": 4, "cache_gb": cache_gb}
+    with pytest.raises(UserError, match=r"data\.bad_files=skip"):
+        list(ready(ImageFolderDataModule(root, **options), "fit").train_dataloader())
+    data = ready(ImageFolderDataModule(root, bad_files="skip", **options), "fit")
+    assert sum(data.sizes().values()) == 16 + (os.geteuid() == 0)
+    assert len(list(data.train_dataloader())) == 1 and data.fingerprint()
+    assert all(f"{name}.jpg (" in caplog.text for name in bad)
 
 
 @pytest.mark.parametrize("cache_gb", [None, 0])

@@ -3,10 +3,16 @@
 import logging
 
 import numpy as np
+import pytest
 import torch
 
 from src.datamodules import ImageDataModule
-from src.datamodules.split_checks import count_equal, warn_of_missing_classes, warn_of_overlap
+from src.datamodules.split_checks import (
+    count_equal,
+    hint_at_balance,
+    warn_of_missing_classes,
+    warn_of_overlap,
+)
 
 
 class OwnValidation(ImageDataModule):
@@ -59,8 +65,31 @@ def test_a_test_split_that_is_the_training_data(caplog):
 
 
 def test_classes_without_training_images_are_named(caplog):
-    warn_of_missing_classes(torch.tensor([1, 2, 2]), ["a", "b", "c", "d"])
+    names = dict(enumerate("abcd"))
+    warn_of_missing_classes(torch.tensor([0, 1, 2, 0]), names)
     assert caplog.messages == ["2 of 4 classes have no training images: a, d. Labels count from 0."]
     caplog.clear()
-    warn_of_missing_classes(torch.tensor([0, 1]), ["a", "b"])
+    warn_of_missing_classes(torch.tensor([1, 1, 1, 1]), names)
     assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ([40, 4], "dog has 40 training images and cat has 4: data.balance=sampler"),
+        ([39, 4], ""),
+        ([40, 0], ""),
+    ],
+)
+def test_classes_of_very_different_sizes(counts, said, caplog):
+    hint_at_balance(torch.tensor(counts), {0: "dog", 1: "cat"})
+    assert caplog.text.count("data.balance=loss") == bool(said) and said in caplog.text
+
+
+def test_a_class_without_validation_images_is_named(caplog):
+    data = OwnValidation()
+    images, labels = data.load("val")
+    own = data.load
+    data.load = lambda split: (images, labels * 0) if split == "val" else own(split)
+    data.setup("fit")
+    assert "1 of 2 classes have no validation images: b." in caplog.text

@@ -37,6 +37,15 @@ def test_every_image_is_read_and_damaged_ones_are_named(folders, tmp_path, caplo
     assert "000.jpg" in caplog.text
 
 
+def test_a_flat_test_folder_is_refused(tmp_path):
+    root = tmp_path / "data"
+    write_image_folder(root / "train", {"cat": 6, "dog": 6})
+    write_image_folder(root, {"test": 3})
+    options = ["data=image_folder", f"data.root={root}", "data.val_size=2", "data.image_size=32"]
+    with pytest.raises(UserError, match="test has 0 class folders"):
+        run_check(tmp_path, "check=true", "model=lenet", *options)
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [

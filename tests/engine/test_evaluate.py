@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,38 @@ def test_all_of_a_folder_is_evaluated_unless_the_network_was_trained_on_it(
     results = run_evaluate(tmp_path / "again", ckpt, "data=image_folder", *own)
     assert "test" not in results
     assert results["val"]["acc"] == read_results(folder_run)["val"]["acc"]
+
+
+@pytest.mark.parametrize("layout", ["", "train", "test", "photos/TEST"])
+def test_another_root_alone_is_evaluated_as_a_whole(
+    layout, folder_run, tmp_path, no_report, caplog
+):
+    """Also where the training held out a test split."""
+    caplog.set_level("INFO")
+    content = torch.load(folder_run / "checkpoints" / "best.ckpt", weights_only=True)
+    content["description"]["config"]["data"]["test_size"] = 0.2
+    save(content, tmp_path / "held_out.ckpt")
+    write_image_folder(tmp_path / "new" / layout, {"猫": 5, "dog": 4}, size=16, seed=9)
+    typed = [f"ckpt={tmp_path}/held_out.ckpt", f"data.root={tmp_path / 'new'}"]
+    results = run_evaluate(tmp_path / "out", *typed)
+    assert len(read_table(tmp_path / "out" / "predictions.csv")) == 9
+    assert f"all 9 images of {tmp_path / 'new' / layout}:" in caplog.text
+    assert results["test"]["acc_balanced"] is None  # one class has no images
+    assert "Fewer than 30 test images of" in caplog.text
+
+
+def test_a_folder_that_has_changed_since_the_training(folder_run, tmp_path, no_report, caplog):
+    root = tmp_path / "again"
+    shutil.copytree(root_of(folder_run), root)
+    content = torch.load(folder_run / "checkpoints" / "best.ckpt", weights_only=True)
+    content["description"]["config"]["data"]["root"] = str(root)
+    save(content, tmp_path / "moved.ckpt")
+    typed = [f"ckpt={tmp_path}/moved.ckpt", f"data.root={root}"]
+    assert "val" in run_evaluate(tmp_path / "same", *typed)
+    assert "have changed" not in caplog.text
+    next((root / "dog").iterdir()).unlink()
+    assert "test" in run_evaluate(tmp_path / "changed", *typed)
+    assert "have changed since the training" in caplog.text
 
 
 def test_unknown_classes(folder_run, tmp_path):

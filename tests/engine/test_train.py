@@ -1,12 +1,13 @@
 """Whole runs in this process: what they leave behind, and features of Lightning that work."""
 
+import json
 import math
 
 import lightning as L
 import pytest
 import torch
 import yaml
-from helpers import run_training
+from helpers import run_training, write_image_folder
 from lightning.pytorch.loggers import Logger
 from run_helpers import SMALL, read_checkpoint, read_results, read_rows
 from torchvision import models
@@ -127,6 +128,38 @@ def test_data_without_a_test_split(dog_cat_root, tmp_path):
     results = run_training(tmp_path, *SMALL, *data, "trainer.max_epochs=1")
     assert results["test"] is None
     assert {row["class"] for row in read_rows(tmp_path / "per_class.csv")} == {"cat", "dog"}
+
+
+@pytest.fixture
+def lacking(tmp_path):
+    """Settings for a folder whose validation split has no cats."""
+    root = tmp_path / "data"
+    write_image_folder(root / "train", {"cat": 3, "dog": 30}, size=16)
+    write_image_folder(root / "val", {"dog": 8}, size=16)
+    data = ["data=image_folder", f"data.root={root}", "data.image_size=32"]
+    return ["model=lenet", "trainer.max_epochs=2", *data]
+
+
+def test_a_validation_split_without_a_class(lacking, tmp_path, caplog):
+    caplog.set_level("INFO")
+    stop = ["callbacks.early_stopping.enabled=true", "logger=[tensorboard,csv]"]
+    results = run_training(tmp_path / "run", *lacking, *stop)
+    assert results["status"] == "completed" and results["val"]["acc_balanced"] is None
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
+    cat, dog = read_rows(tmp_path / "run" / "per_class.csv")
+    assert cat["support"] == "0" and cat["recall"] == cat["precision"] == cat["f1"] == ""
+    assert dog["support"] == "8" and dog["recall"]
+    assert "Fewer than 30 val images of cat 0, dog 8" in caplog.text
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Fewer than 30 val images of cat 0, dog 8" in page and "(95 %)" in page
+    assert f"(95 %: {results['val']['acc_low']:.4f} to " in caplog.text
+    assert "data.balance=sampler" in caplog.text
+
+
+def test_a_metric_that_is_not_defined_cannot_be_monitored(lacking, tmp_path):
+    monitor = ["callbacks.best.monitor=val/acc_balanced", "callbacks.best.mode=max"]
+    with pytest.raises(UserError, match="a class has no validation images"):
+        run_training(tmp_path / "run", *lacking, *monitor)
 
 
 def test_early_stopping_by_one_setting(tmp_path):

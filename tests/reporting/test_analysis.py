@@ -82,9 +82,8 @@ def test_classes_are_those_of_scikit_learn():
     columns = precision_recall_fscore_support(labels, predicted, labels=range(7), zero_division=0)
     for i, row in enumerate(rows):
         precision, recall, f1, support = (column[i] for column in columns)
-        expected = [precision, recall if support else None, f1, support]
+        expected = [precision, recall, f1, support] if support else [None, None, None, 0]
         assert [row[k] for k in ("precision", "recall", "f1", "support")] == pytest.approx(expected)
-    assert rows[6]["recall"] is None
     assert analysis.class_metrics(list("abcdefg"), confusion)["per_class"]["g"] is None
 
 
@@ -141,7 +140,17 @@ def test_a_class_without_images_is_empty_in_tables(evaluation, tmp_path):
     run = RunFolder(tmp_path)
     analysis.write_tables(run, "val", ["a", "b", "c"], found, lambda p: [""] * len(p))
     last = (tmp_path / "per_class.csv").read_text().splitlines()[-1]
-    assert last == "val,c,0,0.0,,0.0"
+    assert last == "val,c,0,,,"
+    assert analysis.summary_metrics(found)["acc_balanced"] is None
     table = analysis.format_table(analysis.per_class(["a", "b", "c"], found.confusion))
     assert table.splitlines()[0].split() == ["class", "images", "precision", "recall", "f1"]
-    assert table.splitlines()[-1].split() == ["c", "0", "0.0000", "0.0000"]
+    assert table.splitlines()[-1].split() == ["c", "0"]
+
+
+def test_classes_with_few_images_are_named():
+    confusion = torch.diag(torch.tensor([30, 3, 29]))
+    said = analysis.few_images("val", ["dog", "cat", "cow"], confusion)
+    assert said.startswith("Fewer than 30 val images of cat 3, cow 29:")
+    assert not analysis.few_images("val", ["dog"], confusion[:1, :1])
+    many = analysis.few_images("val", list("abcdefg"), torch.eye(7, dtype=torch.int64))
+    assert "a 1, b 1, c 1, d 1, e 1 and 2 more classes" in many

@@ -63,6 +63,12 @@ def test_a_loss_that_is_not_a_number_shows():
     assert math.isnan(values["loss"])
 
 
+def test_the_balanced_accuracy_is_not_defined_without_images_of_a_class():
+    logits = torch.tensor([[2.0, 0, 0], [0, 2.0, 0]])
+    values = evaluated(EvaluationMetrics(3), logits, torch.tensor([0, 1]), 2).metrics
+    assert values["acc"] == 1 and math.isnan(values["acc_balanced"])
+
+
 def test_values_of_the_tutorial():
     logits = torch.tensor([[0.3, 0.7], [0.6, 0.4]])
     assert evaluated(EvaluationMetrics(2), logits, torch.tensor([0, 0]), 2).metrics["acc"] == 0.5
