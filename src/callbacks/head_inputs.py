@@ -16,7 +16,7 @@ def head_inputs(trainer: L.Trainer, pl_module: Any, images: torch.Tensor) -> tor
 
 def head_takes_features(trainer: L.Trainer, pl_module: Any) -> bool:
     """Whether the head takes one vector per image and nothing follows it."""
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    data: Any = trainer.datamodule
     shape = (2, data.channels, data.image_size, data.image_size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=pl_module.device)
     features = head_inputs(trainer, pl_module, images)

@@ -127,7 +127,7 @@ def _folds(labels: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]
 
 def _features_and_labels(trainer: L.Trainer, pl_module: Any) -> tuple[np.ndarray, np.ndarray]:
     """float64 (N, D) features and int64 (N,) labels of all training and validation images."""
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    data: Any = trainer.datamodule
     features, labels = [], []
     for split in ("train", "val"):
         of_split = data.labels(split)
