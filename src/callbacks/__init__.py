@@ -11,6 +11,7 @@ from .compile import Compile
 from .freeze_backbone import FreezeBackbone
 from .image_logger import ImageLogger
 from .last_checkpoint import LastCheckpoint
+from .logistic_head import LogisticHead
 from .memory_format import MemoryFormat
 from .nan_guard import NaNGuard
 from .onednn import OneDNN
@@ -34,6 +35,7 @@ __all__ = [
     "FreezeBackbone",
     "ImageLogger",
     "LastCheckpoint",
+    "LogisticHead",
     "MemoryFormat",
     "NaNGuard",
     "OneDNN",

@@ -5,10 +5,10 @@ from functools import partial
 from typing import Any
 
 import lightning as L
-import torch
 
 from ..tasks import ClassificationTask
 from .base import EpochCallback
+from .head_inputs import head_inputs, head_takes_features
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +31,12 @@ class CacheFeatures(EpochCallback):
         if (
             has_own_step
             or not _never_changes(trainer)
-            or not _head_takes_features(trainer, pl_module)
+            or not head_takes_features(trainer, pl_module)
         ):
             return
         log.info("Computing the features of the frozen backbone once ...")
         for split in ("train", "val"):
-            trainer.datamodule.cache_features(split, partial(_features, trainer, pl_module))
+            trainer.datamodule.cache_features(split, partial(head_inputs, trainer, pl_module))
         loader: Any = trainer.train_dataloader
         if loader is not None:
             # Schedules that depend on the number of steps (`scheduler=onecycle`) make Lightning
@@ -53,31 +53,3 @@ def _never_changes(trainer: L.Trainer) -> bool:
     if not frozen or trainer.world_size > 1 or not hasattr(data, "cache_features"):
         return False
     return data.augment is None and not data.mixup and not data.cutmix
-
-
-def _head_takes_features(trainer: L.Trainer, pl_module: Any) -> bool:
-    """Whether the head takes one vector per image and nothing follows it."""
-    data = trainer.datamodule
-    shape = (2, data.channels, data.image_size, data.image_size)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=pl_module.device)
-    features = _features(trainer, pl_module, images)
-    if features.ndim != 2:
-        return False
-    logits = _forward(trainer, pl_module, images)
-    from_features = _forward(trainer, pl_module, features)
-    return torch.allclose(from_features, logits, rtol=1e-3, atol=1e-4)
-
-
-def _features(trainer: L.Trainer, pl_module: Any, images: torch.Tensor) -> torch.Tensor:
-    """The input of the head for uint8 images (N, C, H, W)."""
-    inputs = []
-    with pl_module.head.register_forward_pre_hook(lambda _, args: inputs.append(args[0])):
-        _forward(trainer, pl_module, images)
-    return inputs[-1]
-
-
-@torch.no_grad()
-def _forward(trainer: L.Trainer, pl_module: Any, images: torch.Tensor) -> torch.Tensor:
-    """Logits in the precision of the run; frozen layers are in evaluation mode already."""
-    with trainer.precision_plugin.forward_context():
-        return pl_module(images)

@@ -47,10 +47,13 @@ def summarize_run(
     best: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The content of `results.json` after the training, which has evaluated nothing yet."""
-    timer: Any = next((c for c in trainer.callbacks if hasattr(c, "trained_seconds")), None)
+    timers = (c for c in trainer.callbacks if getattr(c, "trained_seconds", 0) > 0)
+    timer: Any = next(timers, None)  # None also where no epoch was trained
     speed = timer.images / max(timer.trained_seconds, 1e-9) if timer else None
     extra = getattr(getattr(pl_module, "val_metrics", None), "extra", {})
+    measured = [getattr(callback, "measured", {}) for callback in trainer.callbacks]
     return {
+        **{name: value for part in measured for name, value in part.items()},
         "status": "trained",
         "train": {
             k: last_epoch[f"train/{k}"] for k in ("loss", "acc") if f"train/{k}" in last_epoch
@@ -135,7 +138,10 @@ def closing_line(results: Mapping[str, Any], run_dir: Path) -> str:
     if not parts:  # a plain LightningModule
         parts = [f"{split} {k} {v:.4f}" for k, v in list(metrics.items())[:4]]
     line = ", ".join(parts) or "no metrics"
-    if results["best_epoch"] is not None:
+    if "cross_validation" in results:
+        line = f"{line}, " if parts else ""
+        line += cross_validated(results["cross_validation"])
+    elif results["best_epoch"] is not None:
         chosen = (results["val"] or {}).get(results["monitor"].removeprefix("val/"))
         value = "" if chosen is None else f" {chosen:.4f}"
         line += f" (best of {results['epochs']} epochs: epoch {results['best_epoch'] + 1}, "
@@ -147,3 +153,11 @@ def closing_line(results: Mapping[str, Any], run_dir: Path) -> str:
     if results["stopped_by"] is not None:
         line += f", stopped by {results['stopped_by']}"
     return f"{line}\n{run_dir}"
+
+
+def cross_validated(measured: Mapping[str, Any]) -> str:
+    """The accuracy of out-of-fold predictions in words."""
+    return (
+        "cross-validated accuracy {acc:.4f} (95 %: {acc_low:.4f} to {acc_high:.4f}, n = {n}, "
+        "{folds} folds)".format_map(measured)
+    )

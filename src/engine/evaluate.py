@@ -70,6 +70,8 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     datamodule = rebuild_datamodule(checkpoints[0], changes)
     datamodule.remap_labels(task.classes)
     split = cfg.split or ("test" if datamodule.has_test else "val")
+    for stored in checkpoints:
+        _check_not_fitted(stored, datamodule, split)
     trainer = _build_trainer(cfg, checkpoints[0], run.path)
 
     run_pass = trainer.test if split == "test" else trainer.validate
@@ -110,6 +112,18 @@ def _build_trainer(cfg: DictConfig, stored: Checkpoint, folder: Path) -> L.Train
     }
     callbacks = instantiate_callbacks(cfg, folder)
     return instantiate_trainer(OmegaConf.create({"trainer": settings}), folder, callbacks)
+
+
+def _check_not_fitted(stored: Checkpoint, datamodule: ImageDataModule, split: str) -> None:
+    """Refuse a split that the weights were fitted on; callbacks that do so describe it."""
+    trained = stored["description"].get("data") or {}
+    is_fitted = split in (stored["description"].get("fitted_on") or ())
+    if is_fitted and trained.get("fingerprint") == datamodule.fingerprint():
+        raise UserError(
+            f"This network was fitted on the {split} images as well: their accuracy says nothing.",
+            "Give other images with data.root=FOLDER; results.json of the run has the accuracy of "
+            "cross-validation.",
+        )
 
 
 def _same_split(stored: Checkpoint, datamodule: ImageDataModule) -> bool:
