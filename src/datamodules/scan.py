@@ -3,12 +3,13 @@
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
@@ -18,9 +19,12 @@ from .base import ImageDataModule
 from .decode import FORMATS, decode, is_image_name
 from .folders import is_hidden
 from .image_folder import SPLITS, ImageFolderDataModule
+from .near_duplicates import difference_hash, near_pairs
 
 SHOWN = 20  # examples of each kind of problem
 CHUNK = 256  # images that are read at a time
+MIN_SIDE = 16  # pixels
+MAX_RATIO = 5  # of the longer to the shorter side
 
 
 class Place(NamedTuple):
@@ -102,6 +106,9 @@ def _scan_files(data: ImageFolderDataModule) -> Scan:
     _add_duplicates(result, places.values())
     misnamed = [f"{path} (it is {look.misnamed})" for path, look in looks.items() if look.misnamed]
     _add(result.notes, "files whose format is not that of their name", misnamed)
+    extreme = [f"{path} ({look.shape})" for path, look in looks.items() if look.shape]
+    _add(result.notes, "images of extreme shapes", extreme)
+    _add_near_duplicates(result, places, looks)
     hidden, others = _passed_over(data)
     _add(result.notes, "hidden folders that are passed over", hidden)
     _add(result.notes, "files that are passed over by their names", others)
@@ -114,18 +121,29 @@ class Look(NamedTuple):
     error: str = ""  # why it cannot be used
     misnamed: str = ""  # its format, if its name has the ending of another
     digest: bytes = b""
+    hash: np.ndarray | None = None  # of what it shows
+    shape: str = ""  # its width and height, if they are extreme
 
 
 def _look_at(path: Path) -> Look:
     try:
-        decode(path, 32)
+        pixels = decode(path, 32)
         with Image.open(path, formats=FORMATS) as image:
             found = "JPEG" if image.format == "MPO" else image.format  # MPO: JPEG of some cameras
+            width, height = image.size
         digest = hashlib.sha256(path.read_bytes()).digest()
     except (ValueError, OSError) as error:
         return Look(str(error))
     expected = Image.registered_extensions().get(path.suffix.lower())
-    return Look(misnamed="" if found == expected else str(found), digest=digest)
+    is_extreme = min(width, height) < MIN_SIDE or max(width, height) > MAX_RATIO * min(
+        width, height
+    )
+    return Look(
+        misnamed="" if found == expected else str(found),
+        digest=digest,
+        hash=difference_hash(pixels),
+        shape=f"{width}x{height}" if is_extreme else "",
+    )
 
 
 def _passed_over(data: ImageFolderDataModule) -> tuple[list[str], list[str]]:
@@ -162,6 +180,21 @@ def _add_duplicates(result: Scan, groups: Iterable[list[Place]]) -> None:
     _add(result.problems, "images in more than one split", across_splits)
     _add(result.problems, "images in more than one class", across_classes)
     _add(result.notes, "images that occur more than once in a split", within)
+
+
+def _add_near_duplicates(result: Scan, places: Places, looks: Mapping[Path, Look]) -> None:
+    """Note images that look the same and are not the same file, the first place of each."""
+    found = [(group[0], looks[Path(group[0].name)].hash) for group in places.values()]
+    first = [place for place, value in found if value is not None]
+    hashes = [value for _, value in found if value is not None]
+    across: list[str] = []
+    within: list[str] = []
+    for one, other in near_pairs(hashes):
+        pair = [first[one], first[other]]
+        text = " ~ ".join(f"{place.name} [{place.split}, {place.class_name}]" for place in pair)
+        (within if pair[0].split == pair[1].split else across).append(printable(text))
+    _add(result.notes, "images in two splits that look the same", across)
+    _add(result.notes, "images in one split that look the same", within)
 
 
 def _add(messages: list[str], what: str, items: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from src.datamodules.scan import Scan, scan
 
 
 def test_a_clean_folder(tmp_path):
-    root = write_image_folder(tmp_path, {"a": 12, "b": 20})
+    root = write_image_folder(tmp_path, {"a": 12, "b": 20}, seed=2)
     result = scan(ImageFolderDataModule(root, image_size=8, val_size=0.25))
     assert result.counts == {"train": {"a": 9, "b": 15}, "val": {"a": 3, "b": 5}}
     assert not result.problems and not result.notes
