@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 warnings.simplefilter("error", Image.DecompressionBombWarning)  # refuse above 89 megapixels
 FOLDER = Path(__file__).resolve().parent
 RESIZE: dict = {"stretch": Image.Image.resize, "crop": ImageOps.fit}
-TURNS = dict(zip((2, 3, 4, 5, 6, 7, 8), (0, 3, 1, 5, 4, 6, 2), strict=True))  # EXIF, Pillow
+TURNS: dict = dict(zip((2, 3, 4, 5, 6, 7, 8), (0, 3, 1, 5, 4, 6, 2), strict=True))  # of EXIF
 
 
 def to_8_bit(pixels):
@@ -38,10 +38,8 @@ def prepare(path, settings):  # -> uint8 (1, channels, size, size)
         if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        pixels = np.asarray(
-            RESIZE[settings["resize"]](image.convert(mode), size, Image.Resampling.BILINEAR)
-        )
-    return np.ascontiguousarray(pixels.reshape(*size, -1).transpose(2, 0, 1))[None]
+        image = RESIZE[settings["resize"]](image.convert(mode), size, Image.Resampling.BILINEAR)
+    return np.ascontiguousarray(np.asarray(image).reshape(*size, -1).transpose(2, 0, 1))[None]
 
 
 def predict(session, path, settings):
