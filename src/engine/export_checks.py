@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..datamodules import ImageDataModule
 from ..errors import UserError
 from ..inference.classifier import Classifier, batch_size
 from ..runs.files import read_json
@@ -72,7 +73,7 @@ def random_images(classifier: Classifier, count: int) -> torch.Tensor:
 
 
 def real_images(
-    path: str | None, stored: dict[str, Any], classifier: Classifier
+    path: str | None, root: str | None, stored: dict[str, Any], classifier: Classifier
 ) -> tuple[torch.Tensor | None, str]:
     """Return uint8 images (N, C, H, W) and their description, or None and why there are none."""
     if path is not None:
@@ -85,17 +86,30 @@ def real_images(
             )
         return batch.images, f"{len(batch.files)} images of {path}"
     try:
-        return _own_images(stored)
+        return _own_images(stored, root)
     except Exception as error:  # missing data cause errors of any kind; this check is optional
         reason = error.problem if isinstance(error, UserError) else type(error).__name__
         return None, f"its own data cannot be read here ({reason}); give images with path=..."
 
 
-def _own_images(stored: dict[str, Any]) -> tuple[torch.Tensor, str]:
+def own_data(stored: dict[str, Any], root: str | None) -> ImageDataModule:
+    """Return the data of a checkpoint, which are not downloaded.
+
+    Args:
+        root: their folder; None: `data`, or a data set without files.
+    """
     spec = (stored["description"].get("config") or {}).get("data") or {}
     # Images in files: decode what is compared, not the whole split.
-    data = rebuild_datamodule(stored, {"cache_gb": 0} if "resize" in spec else {})
+    changes: dict[str, Any] = {"cache_gb": 0} if "resize" in spec else {}
+    if root is not None:
+        changes["root"] = root
+    data = rebuild_datamodule(stored, changes)
     data.prepare_data = lambda: None  # type: ignore[method-assign]  # no downloads
+    return data
+
+
+def _own_images(stored: dict[str, Any], root: str | None) -> tuple[torch.Tensor, str]:
+    data = own_data(stored, root)
     split = "test" if data.has_test else "val"
     data.setup("test" if data.has_test else "fit")
     positions = torch.arange(min(MAX_IMAGES, data.sizes()[split]))

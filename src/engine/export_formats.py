@@ -46,6 +46,15 @@ def check_format(name: str) -> None:
         )
 
 
+def check_precision(precision: str, kind: str) -> None:
+    """Raise a `UserError` unless a precision is known and the format has it."""
+    if precision not in ("float32", "int8") or (precision == "int8" and kind != "onnx"):
+        raise UserError(
+            f"precision={precision} with format={kind} is unknown.",
+            "Choose precision=float32, or precision=int8 with format=onnx.",
+        )
+
+
 def torch_version() -> tuple[int, ...]:
     """Return the major and minor version of torch."""
     return tuple(int(part) for part in torch.__version__.split(".")[:2])

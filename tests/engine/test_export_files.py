@@ -17,6 +17,7 @@ import src
 from src.datamodules.decode import decode
 from src.engine.export import export
 from src.engine.export_files import TEMPLATE
+from src.engine.exported import read_exported
 from src.errors import UserError
 
 pytest.importorskip("onnxruntime")
@@ -131,6 +132,26 @@ def test_a_program_of_the_user_is_not_replaced(checkpoint, tmp_path):
     with pytest.raises(UserError, match="was not written by export.py"):
         run_export(checkpoint, output=str(tmp_path))
     assert (tmp_path / "infer.py").read_text() == "print('mine')"
+
+
+def test_int8_is_measured_against_float32(checkpoint, tmp_path, caplog):
+    caplog.set_level("INFO")
+    path = run_export(checkpoint, precision="int8", output=str(tmp_path))
+    assert path == tmp_path / "best.int8.onnx"
+    settings = json.loads((tmp_path / "preprocess.json").read_text())
+    before, after = settings["int8"]["float32"], settings["int8"]["int8"]
+    assert settings["int8"]["calibration_images"] == 200
+    assert before["val_images"] == after["val_images"] > 100
+    assert abs(before["val_correct"] - after["val_correct"]) < 0.1 * after["val_images"]
+    assert after["megabytes"] < before["megabytes"] and after["latency_ms"] > 0
+    assert "as int8" in caplog.text
+    assert read_exported(path)[1]["classes"] == list("0123456789")
+
+
+@pytest.mark.parametrize("settings", [{"precision": "int4"}, {"format": "pt2"}])
+def test_precisions_that_a_format_does_not_have(checkpoint, settings):
+    with pytest.raises(UserError, match="is unknown"):
+        run_export(checkpoint, **{"precision": "int8"} | settings)
 
 
 def test_another_format_has_no_program(checkpoint):
