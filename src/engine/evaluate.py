@@ -1,4 +1,4 @@
-"""Evaluating checkpoints on their own data or on other data, from the files alone."""
+"""Evaluating checkpoints and exported networks on their own or other data, from files alone."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 from omegaconf import DictConfig, OmegaConf
+from torchmetrics import Metric
 
 from ..callbacks.run_description import describe_data, run_title
 from ..config.instantiate import (
@@ -28,6 +29,8 @@ from ..reporting.analysis import (
 from ..reporting.html import write_report
 from ..runs import RunFolder, checkpoint
 from ..runs.environment import command_line
+from ..tasks import ClassificationTask
+from .exported import read_exported
 from .rebuild import Checkpoint, checkpoint_files, rebuild_datamodule, rebuild_task
 
 log = logging.getLogger(__name__)
@@ -63,9 +66,7 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
             "Choose tta=flip or leave it out, and split=test or split=val.",
         )
     paths = checkpoint_files(cfg.ckpt)
-    checkpoints = [checkpoint.read(path) for path in paths]
-    metrics = instantiate_metrics(cfg, len(checkpoints[0]["description"]["classes"]))
-    task = rebuild_task(paths, checkpoints, cfg.tta == "flip", metrics)
+    checkpoints, task, metrics = _read_networks(cfg, paths)
     changes = {key: value for key, value in resolved(cfg.data).items() if value is not None}
     datamodule = rebuild_datamodule(checkpoints[0], changes)
     datamodule.remap_labels(task.classes)
@@ -96,6 +97,32 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     _log_results(results, split, list(metrics))
     log.info("%s", run.path)
     return results
+
+
+def _read_networks(
+    cfg: DictConfig, paths: Sequence[Path]
+) -> tuple[list[Checkpoint], ClassificationTask, dict[str, Metric]]:
+    """Return checkpoints, their task and the extra metrics; an ONNX file counts as a checkpoint."""
+    if not any(path.suffix == ".onnx" for path in paths):
+        checkpoints: list[Checkpoint] = [checkpoint.read(path) for path in paths]
+        metrics = instantiate_metrics(cfg, len(checkpoints[0]["description"]["classes"]))
+        return checkpoints, rebuild_task(paths, checkpoints, cfg.tta == "flip", metrics), metrics
+    if len(paths) > 1 or cfg.tta is not None or cfg.trainer.precision is not None:
+        raise UserError(
+            "An exported network is evaluated alone, as it is.",
+            "Give one .onnx file, without tta= and trainer.precision=.",
+        )
+    if cfg.data.get("_target_") is None:
+        raise UserError(
+            f"{paths[0]} does not name its data.",
+            "Name the data: data=image_folder data.root=...",
+        )
+    network, description = read_exported(paths[0])
+    metrics = instantiate_metrics(cfg, len(description["classes"]))
+    channels = description["channels"]
+    mean, std = [0.0] * channels, [1.0] * channels  # the graph normalizes
+    task = ClassificationTask(network, description["classes"], mean, std, metrics=metrics)
+    return [{"description": description}], task, metrics
 
 
 def _build_trainer(cfg: DictConfig, stored: Checkpoint, folder: Path) -> L.Trainer:

@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -13,14 +13,18 @@ from ..errors import UserError
 from ..inference.classifier import Classifier, build_network
 from ..runs import checkpoint
 from ..runs.reading import check_folder
-from .export_formats import READERS, WRITERS, Network, check_format, silence
-from .prediction_files import ImageFiles, find_files
-from .rebuild import rebuild_datamodule
+from .export_checks import (
+    TOLERANCE,
+    compare_files,
+    compare_pixels,
+    own_data,
+    random_images,
+    real_images,
+)
+from .export_files import check_program, describe, write_files
+from .export_formats import READERS, WRITERS, check_format, check_precision, silence
 
 log = logging.getLogger(__name__)
-TOLERANCE = 1e-4  # between logits; relative where they are larger than 1
-BATCH_SIZES = (1, 2, 7)  # of the random images that are compared; the exporter sees 2
-MAX_IMAGES = 64  # real images that are compared
 
 
 def export(cfg: DictConfig) -> Path:
@@ -28,7 +32,8 @@ def export(cfg: DictConfig) -> Path:
 
     The graph takes uint8 `images` (N, C, H, W) with any N and returns `logits` (N, num_classes).
     Normalization is inside. The file holds class names, size, channels and the way in which images
-    are resized: ONNX in `metadata_props`, pt2 in the extra file `metadata.json`.
+    are prepared: ONNX in `metadata_props`, pt2 in the extra file `metadata.json`. The same is
+    written beside it as preprocess.json, for ONNX with infer.py, which predicts files.
 
     Returns:
         The path of the exported file.
@@ -39,43 +44,115 @@ def export(cfg: DictConfig) -> Path:
     """
     stored = checkpoint.read(cfg.ckpt)
     check_format(cfg.format)
+    check_precision(cfg.precision, cfg.format)
     classifier = Classifier(build_network(stored), stored["description"]).eval()
-    target = _target_path(checkpoint.find(cfg.ckpt), cfg.output, f".{cfg.format}")
-    random_images = [_random_images(classifier, count) for count in BATCH_SIZES]
-    images, source = _real_images(cfg.path, stored, classifier)
-    # The name ends in the format because torch.export.save warns about other names than .pt2.
-    part = target.with_name(f".{target.stem}.part.{cfg.format}")
-    try:
+    ckpt = checkpoint.find(cfg.ckpt)
+    is_int8 = cfg.precision == "int8"
+    target = _target_path(ckpt, cfg.output, f".{cfg.format}", ".int8" if is_int8 else "")
+    check_program(target.parent)
+    images, source = real_images(cfg.path, cfg.data.root, stored, classifier)
+    settings = describe(classifier, ckpt)
+    # Everything is made and compared in a folder of its own, and moved when it is right.
+    with TemporaryDirectory(prefix=".export-", dir=target.parent) as name:
+        part = Path(name) / target.name
         with silence():
-            WRITERS[cfg.format](classifier, random_images[1], part)
+            WRITERS[cfg.format](classifier, random_images(classifier, 2), part, settings)
             exported = READERS[cfg.format](part)
-            differences = {
-                "random images": _largest_difference(classifier, exported, random_images)
-            }
-            if images is not None:
-                differences[source] = _largest_difference(classifier, exported, [images])
-        _check_differences(differences)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
-    log.info("Largest difference from the logits of the trained network (allowed: %g):", TOLERANCE)
-    for name, difference in differences.items():
-        log.info("  %.1e on %s", difference, name)
-    if images is None:
-        log.info("  not compared on real images: %s", source)
-    log.info("Takes uint8 images (N, %d, %d, %d), not normalized", *random_images[0].shape[1:])
-    megabytes = target.stat().st_size / 1e6
-    log.info("Returns logits of %d classes; %.1f MB", len(classifier.classes), megabytes)
+            differences = compare_pixels(classifier, exported, images, source)
+            if is_int8:
+                settings["int8"] = _quantize(cfg, stored, part, images)
+        write_files(part.parent, part, settings)
+        parity = None
+        if cfg.path is not None and cfg.format == "onnx":
+            parity = compare_files(classifier, cfg.path, part.parent)
+            write_files(part.parent, part, settings | {"parity": parity})
+        for file in part.parent.iterdir():
+            os.replace(file, target.parent / file.name)
+    _log(classifier, target, differences, None if images is not None else source)
+    if is_int8:
+        _log_int8(settings["int8"])
+    if parity is not None:
+        _log_parity(parity)
     log.info("%s", target)
     return target
 
 
-def _target_path(ckpt: Path, output: str | None, suffix: str) -> Path:
+def _log(
+    classifier: Classifier, target: Path, differences: dict[str, float], not_compared: str | None
+) -> None:
+    log.info("Largest difference from the logits of the trained network (allowed: %g):", TOLERANCE)
+    for name, difference in differences.items():
+        log.info("  %.1e on %s", difference, name)
+    if not_compared is not None:
+        log.info("  not compared on real images: %s", not_compared)
+    size = classifier.image_size
+    log.info("Takes uint8 images (N, %d, %d, %d), not normalized", classifier.channels, size, size)
+    megabytes = target.stat().st_size / 1e6
+    log.info("Returns logits of %d classes; %.1f MB", len(classifier.classes), megabytes)
+
+
+def _quantize(
+    cfg: DictConfig, stored: dict[str, Any], part: Path, images: torch.Tensor | None
+) -> dict[str, Any]:
+    """Replace a graph by its int8 version; return what was measured of both."""
+    from .quantize import calibration_images, measure, quantize
+
+    data, reason = None, ""
+    try:
+        data = own_data(stored, cfg.data.root)
+        data.setup("fit")
+    except Exception as error:  # missing data cause errors of any kind
+        data, reason = None, error.problem if isinstance(error, UserError) else str(error)
+    if cfg.path is None and data is not None:
+        images = calibration_images(data)
+    if images is None:
+        raise UserError(
+            f"precision=int8 needs images, and the data cannot be read here: {reason}",
+            "Give their folder with data.root=..., or other images with path=...",
+        )
+    quantized = quantize(part, images)
+    measured = {"float32": measure(part, images, data), "int8": measure(quantized, images, data)}
+    os.replace(quantized, part)
+    return {"calibration_images": len(images), **measured}
+
+
+def _log_int8(measured: dict[str, Any]) -> None:
+    log.info("int8, calibrated on %d images:", measured["calibration_images"])
+    for name in ("float32", "int8"):
+        row = measured[name]
+        log.info(
+            "  %s: %.2f MB, %.2f ms for one image here", name, row["megabytes"], row["latency_ms"]
+        )
+    if "val_images" not in measured["int8"]:
+        log.info("  accuracy not measured: give the folder of its own data with data.root=...")
+        return
+    correct, total = (measured["int8"][key] for key in ("val_correct", "val_images"))
+    before = measured["float32"]["val_correct"]
+    log.info(
+        "  validation accuracy %.4f before, %.4f as int8: %+.4f on %s images",
+        before / total,
+        correct / total,
+        (correct - before) / total,
+        f"{total:,}",
+    )
+
+
+def _log_parity(parity: dict[str, Any]) -> None:
+    log.info(
+        "predict.py and infer.py on %s files: largest difference of probabilities %.1e, "
+        "%s predictions differ",
+        f"{parity['files']:,}",
+        parity["max_probability_difference"],
+        f"{parity['flipped']:,}",
+    )
+
+
+def _target_path(ckpt: Path, output: str | None, suffix: str, tag: str) -> Path:
     target = Path(output).expanduser().absolute() if output else ckpt.absolute().parent
     if output is None:
         check_folder(target)  # it may come from somebody else
     if target.is_dir():
-        return target / ckpt.with_suffix(suffix).name
+        return target / f"{ckpt.stem}{tag}{suffix}"
     if target.suffix != suffix:
         raise UserError(
             f"output={output} does not end in {suffix}.",
@@ -83,64 +160,3 @@ def _target_path(ckpt: Path, output: str | None, suffix: str) -> Path:
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     return target
-
-
-@torch.inference_mode()
-def _largest_difference(
-    trained: Network, exported: Network, batches: Iterable[torch.Tensor]
-) -> float:
-    """Return the largest difference of logits, relative to the largest logit if that is above 1."""
-    differences = []
-    for images in batches:
-        expected = trained(images)
-        difference = (exported(images) - expected).abs().max()
-        differences.append(difference / expected.abs().max().clamp(min=1))
-    return torch.stack(differences).max().item()
-
-
-def _check_differences(differences: dict[str, float]) -> None:
-    for source, difference in differences.items():
-        if not difference <= TOLERANCE:  # also where it is NaN
-            raise UserError(
-                f"The exported network differs from the trained one by {difference:.1e} on "
-                f"{source}; {TOLERANCE:g} is allowed.",
-                f"No file was written. Try another format: {' or '.join(WRITERS)}.",
-            )
-
-
-def _random_images(classifier: Classifier, count: int) -> torch.Tensor:
-    assert classifier.image_size is not None  # `build_network` accepts no checkpoint without it
-    shape = (count, classifier.channels, classifier.image_size, classifier.image_size)
-    generator = torch.Generator().manual_seed(count)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-
-
-def _real_images(
-    path: str | None, stored: dict[str, Any], classifier: Classifier
-) -> tuple[torch.Tensor | None, str]:
-    """Return uint8 images (N, C, H, W) and their description, or None and why there are none."""
-    if path is not None:
-        files = find_files(path)[0][:MAX_IMAGES]
-        batch = ImageFiles(classifier)[files]
-        if not batch.files:
-            raise UserError(
-                f"None of {len(files)} files of {path} can be read: {batch.failures[0]}.",
-                "Give other images.",
-            )
-        return batch.images, f"{len(batch.files)} images of {path}"
-    try:
-        return _own_images(stored)
-    except Exception as error:  # missing data cause errors of any kind; this check is optional
-        reason = error.problem if isinstance(error, UserError) else type(error).__name__
-        return None, f"its own data cannot be read here ({reason}); give images with path=..."
-
-
-def _own_images(stored: dict[str, Any]) -> tuple[torch.Tensor, str]:
-    spec = (stored["description"].get("config") or {}).get("data") or {}
-    # Images in files: decode what is compared, not the whole split.
-    data = rebuild_datamodule(stored, {"cache_gb": 0} if "resize" in spec else {})
-    data.prepare_data = lambda: None  # type: ignore[method-assign]  # no downloads
-    split = "test" if data.has_test else "val"
-    data.setup("test" if data.has_test else "fit")
-    positions = torch.arange(min(MAX_IMAGES, data.sizes()[split]))
-    return data.images(split, positions), f"{len(positions)} {split} images of its own data"

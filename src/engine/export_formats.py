@@ -46,23 +46,23 @@ def check_format(name: str) -> None:
         )
 
 
+def check_precision(precision: str, kind: str) -> None:
+    """Raise a `UserError` unless a precision is known and the format has it."""
+    if precision not in ("float32", "int8") or (precision == "int8" and kind != "onnx"):
+        raise UserError(
+            f"precision={precision} with format={kind} is unknown.",
+            "Choose precision=float32, or precision=int8 with format=onnx.",
+        )
+
+
 def torch_version() -> tuple[int, ...]:
     """Return the major and minor version of torch."""
     return tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
-def _metadata(classifier: Classifier) -> dict[str, Any]:
-    return {
-        "classes": classifier.classes,
-        "channels": classifier.channels,
-        "image_size": classifier.image_size,
-        "resize": classifier.resize,
-        "input": "uint8 (N, channels, image_size, image_size), 0 to 255, not normalized",
-        "output": "logits (N, classes)",
-    }
-
-
-def _write_onnx(classifier: Classifier, example: torch.Tensor, path: Path) -> None:
+def _write_onnx(
+    classifier: Classifier, example: torch.Tensor, path: Path, metadata: dict[str, Any]
+) -> None:
     with _export_errors():
         program: Any = torch.onnx.export(
             classifier,
@@ -74,7 +74,7 @@ def _write_onnx(classifier: Classifier, example: torch.Tensor, path: Path) -> No
             external_data=False,
             verbose=False,
         )
-        for key, value in _metadata(classifier).items():
+        for key, value in metadata.items():
             text = value if isinstance(value, str) else json.dumps(value)
             program.model.metadata_props[key] = text
         program.save(path, external_data=False)
@@ -92,11 +92,13 @@ def _read_onnx(path: Path) -> Network:
     return compute
 
 
-def _write_pt2(classifier: Classifier, example: torch.Tensor, path: Path) -> None:
+def _write_pt2(
+    classifier: Classifier, example: torch.Tensor, path: Path, metadata: dict[str, Any]
+) -> None:
     with _export_errors():
         program = torch.export.export(classifier, (example,), dynamic_shapes=DYNAMIC_BATCH)
-    metadata = json.dumps(_metadata(classifier))
-    torch.export.save(program, path, extra_files={"metadata.json": metadata})
+    extra = {"metadata.json": json.dumps(metadata)}
+    torch.export.save(program, path, extra_files=extra)
 
 
 def _read_pt2(path: Path) -> Network:

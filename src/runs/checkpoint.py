@@ -81,7 +81,7 @@ def check(path: Path, content: dict[str, Any]) -> dict[str, Any]:
         )
     if not isinstance(content.get("description"), dict):
         raise _foreign(path)
-    problem = _find_problem(content["description"])
+    problem = find_problem(content["description"])
     if problem is not None:
         raise _refused(path, problem)
     return content
@@ -134,7 +134,7 @@ def _other_file(path: Path) -> str:
     return "Get the file again from where it was written."
 
 
-def _find_problem(description: Mapping[str, Any]) -> str | None:
+def find_problem(description: Mapping[str, Any]) -> str | None:
     """What this project never writes and what could harm a reader who relies on it."""
     try:
         TypeAdapter(_Description).validate_python(description, strict=True)
