@@ -18,6 +18,8 @@ from ..runs import checkpoint as checkpoint_files
 PIXEL_TYPES = (torch.uint8, torch.uint16, np.uint8, np.uint16)
 BATCH_SIZE = 64  # images that a network gets at once where nobody says otherwise
 MAX_PIXELS = BATCH_SIZE * 512 * 512  # of them all, as the memory allows
+# On a CPU, activations of larger batches fall out of its caches: see benchmarks/predict_speed.py.
+MAX_PIXELS_CPU = 4 * 224 * 224
 
 
 class Classifier(nn.Module):
@@ -81,7 +83,8 @@ class Classifier(nn.Module):
         inputs = [self._prepare(image) for image in _to_list(images)]
         if not inputs:
             return torch.empty(0, len(self.classes))
-        batches = torch.stack(inputs).split(batch_size(inputs[0].shape[-1]))
+        size = batch_size(inputs[0].shape[-1], self.mean.device)
+        batches = torch.stack(inputs).split(size)
         return torch.cat([self(batch.to(self.mean.device)).softmax(1) for batch in batches])
 
     def _prepare(self, image: Image.Image | str | os.PathLike) -> torch.Tensor:
@@ -98,9 +101,10 @@ class Classifier(nn.Module):
             raise UserError(f"{image}: {error}.", "Give an image file that can be read.") from None
 
 
-def batch_size(image_size: int) -> int:
-    """Images that a network gets at once: fewer of large ones."""
-    return max(1, min(BATCH_SIZE, MAX_PIXELS // image_size**2))
+def batch_size(image_size: int, device: torch.device | None = None) -> int:
+    """Images that a network gets at once: fewer of large ones, and fewer on a CPU."""
+    max_pixels = MAX_PIXELS_CPU if device and device.type == "cpu" else MAX_PIXELS
+    return max(1, min(BATCH_SIZE, max_pixels // image_size**2))
 
 
 def _to_list(images: Any) -> list[Image.Image | str | os.PathLike]:
