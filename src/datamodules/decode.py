@@ -3,9 +3,11 @@
 Training, evaluation and prediction all decode here, so that they agree.
 """
 
+import io
 import os
 import warnings
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -15,6 +17,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 EXTENSIONS = {
     ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
 }  # fmt: skip
+ImageSource = str | os.PathLike | bytes | IO[bytes]  # a path, or the content of a file
 ORIENTATION = 0x0112  # EXIF 2.3, table 4
 TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -31,11 +34,12 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 def decode(
-    path: str | os.PathLike, size: int, channels: int = 3, resize: str = "stretch"
+    source: ImageSource, size: int, channels: int = 3, resize: str = "stretch"
 ) -> np.ndarray:
     """Read an image file and bring it to a fixed size.
 
     Args:
+        source: a path, the bytes of a file, or a file that is open for reading bytes.
         channels: 1 for grey, 3 for RGB.
         resize: `stretch` to the square, or `crop` the central square after a resize of the shorter
             side.
@@ -49,9 +53,7 @@ def decode(
             decompression bomb. The text says which.
     """
     try:
-        if os.path.getsize(path) == 0:  # devices and pipes too, which may never end
-            raise ValueError("the file is empty")
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(_openable(source), formats=FORMATS) as image:
             if image.format == "JPEG":
                 # Decode at 1/2, 1/4 or 1/8 of the size where that is enough.
                 image.draft("RGB" if channels == 3 else "L", (size, size))
@@ -63,6 +65,19 @@ def decode(
     except Exception as error:  # Pillow raises nearly any type on damaged bytes
         reason = getattr(error, "strerror", None) or error  # not the path as well
         raise ValueError(f"it cannot be decoded ({reason})") from None
+
+
+def _openable(source: ImageSource) -> str | os.PathLike | io.BytesIO:
+    """What Pillow opens, which is not empty."""
+    if isinstance(source, str | os.PathLike):
+        is_empty = os.path.getsize(source) == 0  # devices and pipes too, which may never end
+    else:
+        source = source if isinstance(source, bytes) else source.read()
+        is_empty = not source
+        source = io.BytesIO(source)
+    if is_empty:
+        raise ValueError("the file is empty")
+    return source
 
 
 def to_array(
