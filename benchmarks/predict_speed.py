@@ -35,7 +35,7 @@ from src.inference import Classifier
 def earlier(net: Classifier, files: list[str]) -> None:
     """The loop of predict.py before this benchmark existed."""
     batches = [files[start : start + 64] for start in range(0, len(files), 64)]
-    workers = 0 if len(files) <= 256 else min(os.cpu_count() or 1, 8)
+    workers = min(os.cpu_count() or 1, 8)
     loader = DataLoader(ImageFiles(net), sampler=batches, batch_size=None, num_workers=workers)
     with torch.inference_mode():
         for batch in loader:

@@ -6,6 +6,7 @@ Training, evaluation and prediction all decode here, so that they agree.
 import io
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -34,15 +35,20 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 def decode(
-    source: ImageSource, size: int, channels: int = 3, resize: str = "stretch"
+    source: ImageSource,
+    size: int,
+    channels: int = 3,
+    resize: str = "stretch",
+    fill: Sequence[float] = (0.5,),
 ) -> np.ndarray:
     """Read an image file and bring it to a fixed size.
 
     Args:
         source: a path, the bytes of a file, or a file that is open for reading bytes.
         channels: 1 for grey, 3 for RGB.
-        resize: `stretch` to the square, or `crop` the central square after a resize of the shorter
-            side.
+        resize: `stretch` to the square, `crop` the central square after a resize of the shorter
+            side, or `pad` to the square after a resize of the longer side.
+        fill: colour of the padding, from 0 to 1: one value per channel, or one for all.
 
     Returns:
         uint8 (channels, size, size). EXIF rotation is applied, transparency is put on white, 16-bit
@@ -57,7 +63,7 @@ def decode(
             if image.format == "JPEG":
                 # Decode at 1/2, 1/4 or 1/8 of the size where that is enough.
                 image.draft("RGB" if channels == 3 else "L", (size, size))
-            return to_array(image, size, channels, resize)
+            return to_array(image, size, channels, resize, fill)
     except ValueError:
         raise
     except Image.UnidentifiedImageError:
@@ -81,7 +87,11 @@ def _openable(source: ImageSource) -> str | os.PathLike | io.BytesIO:
 
 
 def to_array(
-    image: Image.Image, size: int, channels: int = 3, resize: str = "stretch"
+    image: Image.Image,
+    size: int,
+    channels: int = 3,
+    resize: str = "stretch",
+    fill: Sequence[float] = (0.5,),
 ) -> np.ndarray:
     """A Pillow image -> uint8 (channels, size, size); see `decode`."""
     image.load()  # this rotates a TIFF, and its EXIF no longer says so afterwards
@@ -96,12 +106,31 @@ def to_array(
     image = image.convert("RGB" if channels == 3 else "L")
     if resize == "crop":
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+    elif resize == "pad":
+        image = pad(image, size, fill)
     elif image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     array = np.array(image)  # a copy: torch needs writable memory
     if channels == 1:
         return array[None]
     return np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def pad(image: Image.Image, size: int, fill: Sequence[float]) -> Image.Image:
+    """Resize the longer side of a grey or RGB image to `size`, and fill up the square."""
+    height, width = contained(image.height, image.width, size)
+    levels = tuple(round(255 * value) for value in fill)
+    colour = levels[0] if image.mode == "L" else levels * (3 // len(levels))
+    square = Image.new(image.mode, (size, size), colour)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    square.paste(resized, ((size - width) // 2, (size - height) // 2))
+    return square
+
+
+def contained(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width in equal proportions, the longer one `size` and the other at least 1."""
+    scale = size / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def to_8_bit(pixels: np.ndarray) -> np.ndarray:

@@ -101,6 +101,7 @@ class ImageFiles(Dataset):
         self.size = classifier.image_size
         self.channels = classifier.channels
         self.resize = classifier.resize
+        self.fill = classifier.mean.flatten().tolist()
         self.view_size = max(VIEW_SIZE, self.size) if with_views else None
 
     def __getitem__(self, files: list[str]) -> DecodedBatch:
@@ -113,9 +114,11 @@ class ImageFiles(Dataset):
         for file in files:
             row = len(decoded)
             try:
-                images[row] = torch.as_tensor(decode(file, self.size, self.channels, self.resize))
+                image = decode(file, self.size, self.channels, self.resize, self.fill)
+                images[row] = torch.as_tensor(image)
                 if self.view_size:
-                    views[row] = torch.as_tensor(decode(file, self.view_size, 3, self.resize))
+                    view = decode(file, self.view_size, 3, self.resize, self.fill)
+                    views[row] = torch.as_tensor(view)
             except ValueError as error:
                 failures.append((file, str(error)))
             else:

@@ -74,8 +74,9 @@ class Classifier(nn.Module):
 
         Args:
             images: the path, the bytes or the open file of an image; a Pillow image; an array
-                (H, W), (H, W, C) or (N, H, W, C); a tensor (H, W), (C, H, W) or (N, C, H, W); or a list of such. C is
-                1, 2 (grey, alpha), 3 or 4 (RGB, alpha). Arrays and tensors hold uint8 or uint16.
+                (H, W), (H, W, C) or (N, H, W, C); a tensor (H, W), (C, H, W) or (N, C, H, W); or a
+                list of such. C is 1, 2 (grey, alpha), 3 or 4 (RGB, alpha). Arrays and tensors hold
+                uint8 or uint16.
 
         Raises:
             UserError: a file that cannot be read, or a value that is not an image.
@@ -114,18 +115,20 @@ class Classifier(nn.Module):
 
     def _prepare(self, image: Image.Image | ImageSource) -> torch.Tensor:
         """uint8 (C, H, W) of the size and channels that the network takes."""
+        fill = self.mean.flatten().tolist()
         if isinstance(image, Image.Image):
             size = self.image_size or image.height
-            return torch.from_numpy(to_array(image, size, self.channels, self.resize))
+            return torch.from_numpy(to_array(image, size, self.channels, self.resize, fill))
         if self.image_size is None:
             problem = "This checkpoint does not contain the image size of its network."
             raise UserError(problem, "Give arrays of that size.")
         try:
-            return torch.from_numpy(decode(image, self.image_size, self.channels, self.resize))
+            array = decode(image, self.image_size, self.channels, self.resize, fill)
         except ValueError as error:
             raise UserError(
                 f"{_name(image)}: {error}.", "Give an image file that can be read."
             ) from None
+        return torch.from_numpy(array)
 
 
 def batch_size(image_size: int, device: torch.device | None = None) -> int:

@@ -6,9 +6,11 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
-from src.datamodules.decode import decode, is_image_name, to_8_bit
+from src.datamodules.decode import contained, decode, is_image_name, to_8_bit
+from src.datamodules.transforms import resize
 
 GREY = Image.fromarray(np.full((9, 12), 100, np.uint8))
 RANDOM = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
@@ -68,6 +70,21 @@ def test_crop_keeps_the_aspect(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     assert (decode(tmp_path / "wide.png", 10, resize="crop") == 200).all()
     assert (decode(tmp_path / "wide.png", 10) == 0).any()
+
+
+@pytest.mark.parametrize(("width", "height"), [(30, 10), (10, 30), (900, 1), (5, 5)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pad_keeps_all_and_fills_with_the_colour(width, height, channels, tmp_path):
+    Image.new("RGB", (width, height), (200, 200, 200)).save(tmp_path / "a.png")
+    fill = [0.2, 0.4, 0.6][:channels]
+    pixels = decode(tmp_path / "a.png", 30, channels, "pad", fill)
+    rows, columns = contained(height, width, 30)
+    image = (pixels == 200).all(0)
+    assert image.sum() == rows * columns == image.any(1).sum() * image.any(0).sum()
+    outside = pixels[:, ~image]
+    assert (outside == np.array([[51], [102], [153]])[:channels]).all()
+    tensor = torch.full((2, channels, height, width), 200, dtype=torch.uint8)
+    assert (resize(tensor, 30, "pad", fill).numpy() == pixels).all()
 
 
 @pytest.mark.parametrize(

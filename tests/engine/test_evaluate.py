@@ -2,12 +2,14 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from helpers import composed, run_training, write_image_folder
+from helpers import QUICK, composed, run_training, write_image_folder
+from image_files import make_image
 from PIL import Image
 
 import src
@@ -250,3 +252,29 @@ def test_settings_errors(finished_run, folder_run, lenet_checkpoint, tmp_path, n
         run_evaluate(tmp_path / "4", f"ckpt={tmp_path}/small.ckpt")
     with pytest.raises(UserError, match="other values of image_size"):
         run_evaluate(tmp_path / "5", f"ckpt={lenet_checkpoint},{tmp_path}/small.ckpt")
+
+
+def test_padded_files_are_predicted_as_they_are_evaluated(tmp_path, no_report):
+    root = tmp_path / "other"
+    for number, name in enumerate(["a", "b"] * 6):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        image = make_image(number, 48).crop((0, 0, 48, 10 + 3 * number))
+        image.save(root / name / f"{number}.png")
+    typed = ["data=image_folder", f"data.root={root}", "data.image_size=16", "data.resize=pad"]
+    run_training(
+        tmp_path / "run",
+        *typed,
+        "data.mean=[0.1,0.9,0.4]",
+        "data.val_size=0.5",
+        "model=lenet",
+        *QUICK,
+    )
+    net = src.load(tmp_path / "run")
+    assert net.resize == "pad"
+    files = sorted(root.rglob("*.png"))
+    probabilities = net.predict([str(file) for file in files])
+    own = [probabilities[i, net.classes.index(f.parent.name)].log() for i, f in enumerate(files)]
+    other = shutil.copytree(root, tmp_path / "copy")
+    given = [f"ckpt={tmp_path / 'run'}", "data=image_folder", f"data.root={other}"]
+    results = run_evaluate(tmp_path / "out", *given)
+    assert results["test"]["loss"] == pytest.approx(-float(sum(own)) / len(own), abs=1e-4)
