@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -254,27 +253,25 @@ def test_settings_errors(finished_run, folder_run, lenet_checkpoint, tmp_path, n
         run_evaluate(tmp_path / "5", f"ckpt={lenet_checkpoint},{tmp_path}/small.ckpt")
 
 
-def test_padded_files_are_predicted_as_they_are_evaluated(tmp_path, no_report):
-    root = tmp_path / "other"
+def write_wide_images(root: Path, first: int) -> Path:
+    """Twelve images of two classes, none of them square."""
     for number, name in enumerate(["a", "b"] * 6):
         (root / name).mkdir(parents=True, exist_ok=True)
-        image = make_image(number, 48).crop((0, 0, 48, 10 + 3 * number))
+        image = make_image(first + number, 48).crop((0, 0, 48, 10 + 3 * number))
         image.save(root / name / f"{number}.png")
+    return root
+
+
+def test_padded_files_are_predicted_as_they_are_evaluated(tmp_path, no_report):
+    root, other = (write_wide_images(tmp_path / name, len(name)) for name in ("own", "other"))
     typed = ["data=image_folder", f"data.root={root}", "data.image_size=16", "data.resize=pad"]
-    run_training(
-        tmp_path / "run",
-        *typed,
-        "data.mean=[0.1,0.9,0.4]",
-        "data.val_size=0.5",
-        "model=lenet",
-        *QUICK,
-    )
+    typed += ["data.mean=[0.1,0.9,0.4]", "data.val_size=0.5", "model=lenet", *QUICK]
+    run_training(tmp_path / "run", *typed)
     net = src.load(tmp_path / "run")
     assert net.resize == "pad"
-    files = sorted(root.rglob("*.png"))
-    probabilities = net.predict([str(file) for file in files])
-    own = [probabilities[i, net.classes.index(f.parent.name)].log() for i, f in enumerate(files)]
-    other = shutil.copytree(root, tmp_path / "copy")
+    files = sorted(other.rglob("*.png"))
+    rows = net.predict([str(file) for file in files]).log()
+    own = [rows[i, net.classes.index(file.parent.name)] for i, file in enumerate(files)]
     given = [f"ckpt={tmp_path / 'run'}", "data=image_folder", f"data.root={other}"]
     results = run_evaluate(tmp_path / "out", *given)
     assert results["test"]["loss"] == pytest.approx(-float(sum(own)) / len(own), abs=1e-4)
