@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 # Nothing else is opened, by content: Pillow would run Ghostscript on PostScript.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "HEIF")
 EXTENSIONS = {
     ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
+    ".avif", ".heic", ".heif",
 }  # fmt: skip
 ImageSource = str | os.PathLike | bytes | IO[bytes]  # a path, or the content of a file
 ORIENTATION = 0x0112  # EXIF 2.3, table 4
@@ -29,6 +30,15 @@ TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+try:
+    from pillow_heif import register_heif_opener
+except ImportError:  # HEIC is then refused with the name of the extra, see `decode`
+    HEIF_IS_READ = False
+else:
+    register_heif_opener()
+    HEIF_IS_READ = True
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 # Pillow warns above 89 megapixels and refuses above 179; here the first limit refuses.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -59,7 +69,8 @@ def decode(
             decompression bomb. The text says which.
     """
     try:
-        with Image.open(_openable(source), formats=FORMATS) as image:
+        source = _openable(source)
+        with Image.open(source, formats=FORMATS) as image:
             if image.format == "JPEG":
                 # Decode at 1/2, 1/4 or 1/8 of the size where that is enough.
                 image.draft("RGB" if channels == 3 else "L", (size, size))
@@ -67,7 +78,7 @@ def decode(
     except ValueError:
         raise
     except Image.UnidentifiedImageError:
-        raise ValueError("it is not an image") from None
+        raise ValueError(_unidentified(source)) from None
     except Exception as error:  # Pillow raises nearly any type on damaged bytes
         reason = getattr(error, "strerror", None) or error  # not the path as well
         raise ValueError(f"it cannot be decoded ({reason})") from None
@@ -84,6 +95,18 @@ def _openable(source: ImageSource) -> str | os.PathLike | io.BytesIO:
     if is_empty:
         raise ValueError("the file is empty")
     return source
+
+
+def _unidentified(source: str | os.PathLike | io.BytesIO) -> str:
+    """Why Pillow does not know the format of a file."""
+    if isinstance(source, io.BytesIO):
+        start = source.getvalue()[:12]
+    else:
+        with open(source, "rb") as file:
+            start = file.read(12)
+    if not HEIF_IS_READ and start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS:
+        return 'it is HEIC, which needs the extra `heif`: pip install -e ".[heif]"'
+    return "it is not an image"
 
 
 def to_array(

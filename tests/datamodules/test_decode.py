@@ -7,9 +7,9 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
-from src.datamodules.decode import contained, decode, is_image_name, to_8_bit
+from src.datamodules.decode import HEIF_IS_READ, contained, decode, is_image_name, to_8_bit
 from src.datamodules.transforms import resize
 
 GREY = Image.fromarray(np.full((9, 12), 100, np.uint8))
@@ -146,6 +146,31 @@ def test_what_is_no_file_is_refused_and_does_not_hang(tmp_path):
             decode(path, 32)
     with pytest.raises(ValueError, match=r"it cannot be decoded \(No such file"):
         decode(tmp_path / "gone.jpg", 32)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_avif(tmp_path):
+    Image.new("RGB", (40, 20), (200, 100, 50)).save(tmp_path / "a.avif")
+    assert abs(decode(tmp_path / "a.avif", 8).mean((1, 2)) - [200, 100, 50]).max() < 4
+
+
+@pytest.mark.skipif(not HEIF_IS_READ, reason="needs the extra `heif`")
+def test_heic(tmp_path):
+    Image.new("RGB", (80, 64), (200, 100, 50)).save(tmp_path / "a.heic", format="HEIF")
+    path = tmp_path / "a.heic"
+    assert abs(decode(path, 8).mean((1, 2)) - [200, 100, 50]).max() < 4
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(ValueError):
+        decode(path, 8)
+
+
+@pytest.mark.skipif(HEIF_IS_READ, reason="the extra `heif` is installed")
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_heic_without_its_extra_names_it(tmp_path, as_bytes):
+    content = b"\0\0\0\x18ftypheic" + bytes(40)
+    (tmp_path / "a.heic").write_bytes(content)
+    with pytest.raises(ValueError, match="extra `heif`"):
+        decode(content if as_bytes else tmp_path / "a.heic", 8)
 
 
 def test_names_of_images(tmp_path):
