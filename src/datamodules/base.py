@@ -31,7 +31,7 @@ class ImageDataModule(L.LightningDataModule):
     Args:
         augment: `CropFlip`, or a transform of torchvision, which is applied image by image.
         mixup, cutmix: labels become class probabilities (N, num_classes) in training.
-        resize: `stretch` images to the square, or `crop` the central square.
+        resize: `stretch` to the square, `crop` its centre, or `pad` with the colour `mean`.
         cache_gb: most that the decoded images of a split may take, in 10^9 bytes; None is half of
             the free memory (for files: and disk), 0 decodes in every epoch.
         root, others: see the comments in `conf/data/base.yaml`.
@@ -64,7 +64,7 @@ class ImageDataModule(L.LightningDataModule):
         balance: Literal["none", "sampler", "loss"] = "none",
         mean: list[float] | None = None,
         std: list[PositiveFloat] | None = None,
-        resize: Literal["stretch", "crop"] = "stretch",
+        resize: Literal["stretch", "crop", "pad"] = "stretch",
         cache_gb: NonNegativeFloat | None = None,
     ):
         super().__init__()

@@ -33,9 +33,15 @@ class ImageFiles:
     """A source of uint8 batches that decodes files when they are indexed; see `decode`."""
 
     def __init__(
-        self, paths: Sequence[Path], size: int, channels: int = 3, resize: str = "stretch"
+        self,
+        paths: Sequence[Path],
+        size: int,
+        channels: int = 3,
+        resize: str = "stretch",
+        fill: Sequence[float] = (0.5,),
     ):
-        self.paths, self.size, self.channels, self.resize = list(paths), size, channels, resize
+        self.paths, self.size, self.channels = list(paths), size, channels
+        self.resize, self.fill = resize, fill
         self.shape = (len(self.paths), channels, size, size)  # of all images, decoded
         self.nbytes = math.prod(self.shape)
 
@@ -57,11 +63,13 @@ class ImageFiles:
 
     def decode(self, i: int) -> np.ndarray:
         """uint8 (C, size, size) of one file, with the errors of `decode`."""
-        return decode(self.paths[i], self.size, self.channels, self.resize)
+        return decode(self.paths[i], self.size, self.channels, self.resize, self.fill)
 
     def key(self) -> str:
         """Hash of names, sizes and times of the files, and of how they are decoded."""
         settings = [FORMAT, self.size, self.channels, self.resize]
+        if self.resize == "pad":
+            settings += self.fill
         digest = hashlib.sha256(json.dumps(settings).encode())
         for path in self.paths:
             try:

@@ -210,7 +210,7 @@ class ImageFolderDataModule(ImageDataModule):
         if labelled is None:
             return None
         paths, labels = labelled
-        files = ImageFiles(paths, self.image_size, self.channels, self.resize)
+        files = ImageFiles(paths, self.image_size, self.channels, self.resize, self.mean)
         images: ImageFiles | torch.Tensor = files
         bad: BadFiles = []
         if fits(files, self.cache_dir, self.cache_gb):

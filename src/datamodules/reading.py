@@ -5,7 +5,7 @@ in every epoch.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,7 +59,9 @@ def read_split(data: "ImageDataModule", split: str) -> tuple[ImageSource, torch.
             f"The {split} split has {len(images)} images but {len(labels)} labels.",
             "Check the files of the data set, or its `load`.",
         )
-    return resize(images, data.image_size, data.resize), labels
+    if data.resize == "pad":  # else grey images become RGB later, in each batch
+        images = convert_channels(images, data.channels)
+    return resize(images, data.image_size, data.resize, data.mean), labels
 
 
 def _is_pair(loaded: Any) -> bool:
@@ -105,7 +107,7 @@ def read_dataset(
     Returns:
         uint8 (N, channels, size, size) or a source of such batches, and int64 labels (N,).
     """
-    source = DatasetImages(dataset, split, data.image_size, data.channels, data.resize)
+    source = DatasetImages(dataset, split, data.image_size, data.channels, data.resize, data.mean)
     room = free_memory() // 2 if data.cache_gb is None else data.cache_gb * 1e9
     if len(source) * data.channels * data.image_size**2 <= room:
         return _read_all(source, worker_count(data.num_workers, quick=len(source) < FEW))
@@ -120,7 +122,13 @@ class DatasetImages(Dataset):
     """A source of uint8 batches that reads a map-style `Dataset` of (image, label) item by item."""
 
     def __init__(
-        self, dataset: Any, split: str, size: int, channels: int = 3, mode: str = "stretch"
+        self,
+        dataset: Any,
+        split: str,
+        size: int,
+        channels: int = 3,
+        mode: str = "stretch",
+        fill: Sequence[float] = (0.5,),
     ):
         indexed = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
         if not indexed or isinstance(dataset, Mapping) or len(dataset) == 0:
@@ -130,7 +138,7 @@ class DatasetImages(Dataset):
                 "Give a map-style torch.utils.data.Dataset, or its class as data.train._target_.",
             )
         self.dataset, self.split = dataset, split
-        self.size, self.channels, self.mode = size, channels, mode
+        self.size, self.channels, self.mode, self.fill = size, channels, mode, fill
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -156,9 +164,10 @@ class DatasetImages(Dataset):
         where = f"label of item {i} of the {self.split} data set"
         number = int(check_labels(np.asarray(label)[None], where))
         if isinstance(image, Image.Image):
-            array = to_array(image, self.size, self.channels, self.mode)
+            array = to_array(image, self.size, self.channels, self.mode, self.fill)
             return torch.from_numpy(array), number
-        return resize(convert_channels(image, self.channels), self.size, self.mode)[0], number
+        image = convert_channels(image, self.channels)
+        return resize(image, self.size, self.mode, self.fill)[0], number
 
     def __getitem__(self, chunk: list[int]) -> Any:
         return pass_on(self._read_chunk, chunk)

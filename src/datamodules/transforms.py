@@ -16,6 +16,7 @@ from pydantic import Field, NonNegativeInt
 from torch.nn import functional as F
 
 from ..errors import UserError
+from .decode import contained
 
 Pixels = NonNegativeInt
 CHUNK = 4096  # images that are resized at a time, to bound the memory for float copies
@@ -133,11 +134,16 @@ def convert_channels(images: torch.Tensor, channels: int) -> torch.Tensor:
     return grey[:, None]
 
 
-def resize(images: torch.Tensor, size: int, mode: str = "stretch") -> torch.Tensor:
+def resize(
+    images: torch.Tensor, size: int, mode: str = "stretch", fill: Sequence[float] = (0.5,)
+) -> torch.Tensor:
     """uint8 (N, C, H, W) -> uint8 (N, C, size, size), bilinear with antialiasing.
 
-    The mode is `stretch` to the square, or `crop` the central square first.
+    The mode is `stretch` to the square, `crop` the central square first, or `pad` with the colour
+    `fill` from 0 to 1, of one value per channel or one for all.
     """
+    if mode == "pad":
+        return _pad(images, size, fill)
     if mode == "crop":
         height, width = images.shape[-2:]
         side = min(height, width)
@@ -150,6 +156,19 @@ def resize(images: torch.Tensor, size: int, mode: str = "stretch") -> torch.Tens
         pixels = F.interpolate(chunk.float(), (size, size), mode="bilinear", antialias=True)
         resized.append(pixels.round().to(torch.uint8))
     return torch.cat(resized)
+
+
+def _pad(images: torch.Tensor, size: int, fill: Sequence[float]) -> torch.Tensor:
+    height, width = contained(images.shape[-2], images.shape[-1], size)
+    colour = torch.tensor([round(255 * value) for value in fill], dtype=torch.uint8)
+    padded = colour.view(1, -1, 1, 1).repeat(len(images), images.shape[1] // len(fill), size, size)
+    top, left = (size - height) // 2, (size - width) // 2
+    for start in range(0, len(images), CHUNK):
+        pixels = images[start : start + CHUNK].float()
+        pixels = F.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
+        inside = padded[start : start + CHUNK, :, top : top + height, left : left + width]
+        inside.copy_(pixels.round())
+    return padded
 
 
 def channel_values(name: str, values: Sequence[float], own: int, wanted: int) -> tuple[float, ...]:

@@ -16,6 +16,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 
 from ..config.plain import plain_config
+from ..datamodules.loader import raised
 from ..errors import UserError
 from ..inference.classifier import Classifier, batch_size, load
 from ..reporting.grad_cam import grad_cam, overlay
@@ -26,6 +27,7 @@ from .prediction_files import (
     SHOWN,
     DecodedBatch,
     ImageFiles,
+    PredictedFiles,
     Prediction,
     PredictionWriter,
     find_files,
@@ -114,21 +116,27 @@ def _predict_files(
 
 def _batches(cfg: DictConfig, classifier: Classifier, files: Sequence[str]) -> Any:
     """Decode the files in batches, behind a progress bar."""
-    size = cfg.batch_size or batch_size(classifier.image_size or 1)
+    device = classifier.mean.device
+    size = cfg.batch_size or batch_size(classifier.image_size or 1, device)
+    is_small = len(files) <= 4 * size
+    # With views the network stays in this process, for its gradients.
+    in_workers = cfg.num_workers is None and device.type == "cpu" and not (is_small or cfg.cam)
     num_workers = cfg.num_workers
-    if num_workers is None:
-        is_small = len(files) <= 4 * size
+    if in_workers:
+        num_workers = torch.get_num_threads()
+    elif num_workers is None:
         num_workers = 0 if is_small else min(os.cpu_count() or 1, MAX_WORKERS)
     starts = range(0, len(files), size)
     loader = DataLoader(
-        ImageFiles(classifier, with_views=cfg.cam),
+        PredictedFiles(classifier) if in_workers else ImageFiles(classifier, with_views=cfg.cam),
         sampler=[files[start : start + size] for start in starts],
         batch_size=None,  # the sampler has whole batches
         num_workers=num_workers,
-        pin_memory=classifier.mean.device.type == "cuda",
+        pin_memory=device.type == "cuda",
     )
     return track(
-        loader,
+        raised(loader),
+        total=len(loader),
         description=f"{len(files):,} files",
         console=Console(stderr=True),
         transient=True,
@@ -142,8 +150,11 @@ def _predict_batch(
 ) -> list[Prediction]:
     """Predict a batch, after `done` files; with views, write Grad-CAM overlays into `folder`."""
     images = batch.images.to(classifier.mean.device, non_blocking=True)
-    with torch.inference_mode():
-        probabilities, indices = classifier(images).softmax(1).topk(top_k)
+    all_probabilities = batch.probabilities
+    if all_probabilities is None:
+        with torch.inference_mode():
+            all_probabilities = classifier(images).softmax(1)
+    probabilities, indices = all_probabilities.topk(top_k)
     cams: list[str | None] = [None] * len(batch.files)
     if batch.views.numel():
         maps = grad_cam(classifier.model, classifier.normalize(images), indices[:, 0])

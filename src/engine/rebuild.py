@@ -132,6 +132,8 @@ def _other_datamodule(description: Mapping[str, Any], settings: dict[str, Any]) 
     settings |= {key: description[key] for key in ("image_size", "channels")}
     if "resize" in settings:
         settings["resize"] = description["resize"]
+        if description["resize"] == "pad":
+            settings["mean"] = list(description["mean"])  # the colour of the padding
     config = OmegaConf.create({"data": settings | {"augment": None}})
     validate(config)
     datamodule = instantiate_datamodule(config)

@@ -1,7 +1,7 @@
 """A trained network with its classes, input size and normalization."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms.v2.functional import to_pil_image
 
-from ..datamodules.decode import decode, to_8_bit, to_array
+from ..datamodules.decode import ImageSource, decode, to_8_bit, to_array
 from ..errors import UserError
 from ..models.weights import check_weights, load_weights
 from ..runs import checkpoint as checkpoint_files
@@ -18,6 +18,8 @@ from ..runs import checkpoint as checkpoint_files
 PIXEL_TYPES = (torch.uint8, torch.uint16, np.uint8, np.uint16)
 BATCH_SIZE = 64  # images that a network gets at once where nobody says otherwise
 MAX_PIXELS = BATCH_SIZE * 512 * 512  # of them all, as the memory allows
+# On a CPU, activations of larger batches fall out of its caches: see benchmarks/predict_speed.py.
+MAX_PIXELS_CPU = 4 * 224 * 224
 
 
 class Classifier(nn.Module):
@@ -71,48 +73,87 @@ class Classifier(nn.Module):
         They are resized and converted as they were in training.
 
         Args:
-            images: the path of an image file; a Pillow image; an array (H, W), (H, W, C) or
-                (N, H, W, C); a tensor (H, W), (C, H, W) or (N, C, H, W); or a list of such. C is
-                1, 2 (grey, alpha), 3 or 4 (RGB, alpha). Arrays and tensors hold uint8 or uint16.
+            images: the path, the bytes or the open file of an image; a Pillow image; an array
+                (H, W), (H, W, C) or (N, H, W, C); a tensor (H, W), (C, H, W) or (N, C, H, W); or a
+                list of such. C is 1, 2 (grey, alpha), 3 or 4 (RGB, alpha). Arrays and tensors hold
+                uint8 or uint16.
 
         Raises:
             UserError: a file that cannot be read, or a value that is not an image.
         """
-        inputs = [self._prepare(image) for image in _to_list(images)]
+        return self._probabilities([self._prepare(image) for image in _to_list(images)])
+
+    @torch.inference_mode()
+    def predict_each(self, images: Sequence[Any]) -> list[torch.Tensor | UserError]:
+        """As `predict`, for images of which some may be unusable.
+
+        Returns:
+            For each item its class probabilities (num_classes,), or the error that says why there
+            are none.
+        """
+        results: list[Any] = []  # first the prepared images
+        for image in images:
+            try:
+                found = _to_list(image)
+                if len(found) != 1:
+                    raise UserError(f"The item has {len(found)} images.", "Give one per item.")
+                results.append(self._prepare(found[0]))
+            except UserError as error:
+                results.append(error)
+        usable = [i for i, result in enumerate(results) if isinstance(result, torch.Tensor)]
+        for i, row in zip(usable, self._probabilities([results[i] for i in usable]), strict=True):
+            results[i] = row
+        return results
+
+    def _probabilities(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        """uint8 images (C, H, W) of the network's size -> (N, num_classes)."""
         if not inputs:
             return torch.empty(0, len(self.classes))
-        batches = torch.stack(inputs).split(batch_size(inputs[0].shape[-1]))
+        size = batch_size(inputs[0].shape[-1], self.mean.device)
+        batches = torch.stack(inputs).split(size)
         return torch.cat([self(batch.to(self.mean.device)).softmax(1) for batch in batches])
 
-    def _prepare(self, image: Image.Image | str | os.PathLike) -> torch.Tensor:
+    def _prepare(self, image: Image.Image | ImageSource) -> torch.Tensor:
         """uint8 (C, H, W) of the size and channels that the network takes."""
+        fill = self.mean.flatten().tolist()
         if isinstance(image, Image.Image):
             size = self.image_size or image.height
-            return torch.from_numpy(to_array(image, size, self.channels, self.resize))
+            return torch.from_numpy(to_array(image, size, self.channels, self.resize, fill))
         if self.image_size is None:
             problem = "This checkpoint does not contain the image size of its network."
             raise UserError(problem, "Give arrays of that size.")
         try:
-            return torch.from_numpy(decode(image, self.image_size, self.channels, self.resize))
+            array = decode(image, self.image_size, self.channels, self.resize, fill)
         except ValueError as error:
-            raise UserError(f"{image}: {error}.", "Give an image file that can be read.") from None
+            raise UserError(
+                f"{_name(image)}: {error}.", "Give an image file that can be read."
+            ) from None
+        return torch.from_numpy(array)
 
 
-def batch_size(image_size: int) -> int:
-    """Images that a network gets at once: fewer of large ones."""
-    return max(1, min(BATCH_SIZE, MAX_PIXELS // image_size**2))
+def batch_size(image_size: int, device: torch.device | None = None) -> int:
+    """Images that a network gets at once: fewer of large ones, and fewer on a CPU."""
+    max_pixels = MAX_PIXELS_CPU if device and device.type == "cpu" else MAX_PIXELS
+    return max(1, min(BATCH_SIZE, max_pixels // image_size**2))
 
 
-def _to_list(images: Any) -> list[Image.Image | str | os.PathLike]:
-    """All that `Classifier.predict` accepts as Pillow images and paths of files."""
-    if isinstance(images, Image.Image | str | os.PathLike):
+def _name(source: ImageSource) -> str:
+    """What an error calls a file: its path, where it has one."""
+    if isinstance(source, str | os.PathLike):
+        return str(source)
+    return str(getattr(source, "name", None) or "The content that was given")
+
+
+def _to_list(images: Any) -> list[Image.Image | ImageSource]:
+    """All that `Classifier.predict` accepts as Pillow images, paths and contents of files."""
+    if isinstance(images, Image.Image | str | os.PathLike | bytes) or hasattr(images, "read"):
         return [images]
     if isinstance(images, list | tuple):
         return [image for item in images for image in _to_list(item)]
     if not isinstance(images, torch.Tensor | np.ndarray):
         raise UserError(
             f"{type(images).__name__} is not an image.",
-            "Give paths of files, Pillow images, arrays or tensors.",
+            "Give paths, bytes or open files, Pillow images, arrays or tensors.",
         )
     if images.dtype not in PIXEL_TYPES:
         raise UserError(

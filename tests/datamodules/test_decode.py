@@ -6,9 +6,11 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+import torch
+from PIL import Image, ImageOps, features
 
-from src.datamodules.decode import decode, is_image_name, to_8_bit
+from src.datamodules.decode import HEIF_IS_READ, contained, decode, is_image_name, to_8_bit
+from src.datamodules.transforms import resize
 
 GREY = Image.fromarray(np.full((9, 12), 100, np.uint8))
 RANDOM = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
@@ -70,6 +72,21 @@ def test_crop_keeps_the_aspect(tmp_path):
     assert (decode(tmp_path / "wide.png", 10) == 0).any()
 
 
+@pytest.mark.parametrize(("width", "height"), [(30, 10), (10, 30), (900, 1), (5, 5)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pad_keeps_all_and_fills_with_the_colour(width, height, channels, tmp_path):
+    Image.new("RGB", (width, height), (200, 200, 200)).save(tmp_path / "a.png")
+    fill = [0.2, 0.4, 0.6][:channels]
+    pixels = decode(tmp_path / "a.png", 30, channels, "pad", fill)
+    rows, columns = contained(height, width, 30)
+    image = (pixels == 200).all(0)
+    assert image.sum() == rows * columns == image.any(1).sum() * image.any(0).sum()
+    outside = pixels[:, ~image]
+    assert (outside == np.array([[51], [102], [153]])[:channels]).all()
+    tensor = torch.full((2, channels, height, width), 200, dtype=torch.uint8)
+    assert (resize(tensor, 30, "pad", fill).numpy() == pixels).all()
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [([0, 100, 255], [0, 100, 255]), ([0, 257, 65535], [0, 1, 255]), ([0, 70000], [0, 255])],
@@ -129,6 +146,31 @@ def test_what_is_no_file_is_refused_and_does_not_hang(tmp_path):
             decode(path, 32)
     with pytest.raises(ValueError, match=r"it cannot be decoded \(No such file"):
         decode(tmp_path / "gone.jpg", 32)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_avif(tmp_path):
+    Image.new("RGB", (40, 20), (200, 100, 50)).save(tmp_path / "a.avif")
+    assert abs(decode(tmp_path / "a.avif", 8).mean((1, 2)) - [200, 100, 50]).max() < 4
+
+
+@pytest.mark.skipif(not HEIF_IS_READ, reason="needs the extra `heif`")
+def test_heic(tmp_path):
+    Image.new("RGB", (80, 64), (200, 100, 50)).save(tmp_path / "a.heic", format="HEIF")
+    path = tmp_path / "a.heic"
+    assert abs(decode(path, 8).mean((1, 2)) - [200, 100, 50]).max() < 4
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(ValueError):
+        decode(path, 8)
+
+
+@pytest.mark.skipif(HEIF_IS_READ, reason="the extra `heif` is installed")
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_heic_without_its_extra_names_it(tmp_path, as_bytes):
+    content = b"\0\0\0\x18ftypheic" + bytes(40)
+    (tmp_path / "a.heic").write_bytes(content)
+    with pytest.raises(ValueError, match="extra `heif`"):
+        decode(content if as_bytes else tmp_path / "a.heic", 8)
 
 
 def test_names_of_images(tmp_path):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers import composed, run_training, write_image_folder
+from helpers import QUICK, composed, run_training, write_image_folder
+from image_files import make_image
 from PIL import Image
 
 import src
@@ -283,3 +284,27 @@ def test_settings_errors(finished_run, folder_run, lenet_checkpoint, tmp_path, n
         run_evaluate(tmp_path / "4", f"ckpt={tmp_path}/small.ckpt")
     with pytest.raises(UserError, match="other values of image_size"):
         run_evaluate(tmp_path / "5", f"ckpt={lenet_checkpoint},{tmp_path}/small.ckpt")
+
+
+def write_wide_images(root: Path, first: int) -> Path:
+    """Twelve images of two classes, none of them square."""
+    for number, name in enumerate(["a", "b"] * 6):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        image = make_image(first + number, 48).crop((0, 0, 48, 10 + 3 * number))
+        image.save(root / name / f"{number}.png")
+    return root
+
+
+def test_padded_files_are_predicted_as_they_are_evaluated(tmp_path, no_report):
+    root, other = (write_wide_images(tmp_path / name, len(name)) for name in ("own", "other"))
+    typed = ["data=image_folder", f"data.root={root}", "data.image_size=16", "data.resize=pad"]
+    typed += ["data.mean=[0.1,0.9,0.4]", "data.val_size=0.5", "model=lenet", *QUICK]
+    run_training(tmp_path / "run", *typed)
+    net = src.load(tmp_path / "run")
+    assert net.resize == "pad"
+    files = sorted(other.rglob("*.png"))
+    rows = net.predict([str(file) for file in files]).log()
+    own = [rows[i, net.classes.index(file.parent.name)] for i, file in enumerate(files)]
+    given = [f"ckpt={tmp_path / 'run'}", "data=image_folder", f"data.root={other}"]
+    results = run_evaluate(tmp_path / "out", *given)
+    assert results["test"]["loss"] == pytest.approx(-float(sum(own)) / len(own), abs=1e-4)

@@ -87,13 +87,13 @@ def test_a_second_prediction_into_a_folder_replaces_the_first(lenet_checkpoint, 
     assert not (out / "unreadable.csv").exists() and not (out / "cam").exists()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 2, None])
 def test_results_depend_neither_on_batches_nor_on_workers(lenet_checkpoint, tmp_path, workers):
     write_readable(tmp_path / "in", 25)
     (tmp_path / "in" / "b.jpg").write_bytes(b"broken")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     expected = run_predict(lenet_checkpoint, tmp_path / "in", whole, num_workers=0)
-    settings = {"batch_size": 3, "num_workers": workers}
+    settings = {"batch_size": 3, "num_workers": "null" if workers is None else workers}
     assert run_predict(lenet_checkpoint, tmp_path / "in", parts, **settings) == expected
     assert expected["unreadable"] == 1
     tables = [read_rows(folder / "predictions.csv") for folder in (whole, parts)]
@@ -160,6 +160,14 @@ def test_a_failure_is_recorded_and_keeps_the_rows_before(lenet_checkpoint, tmp_p
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results == {"status": "failed", "error": "ZeroDivisionError: in the network"}
     assert len(read_rows(tmp_path / "out" / "predictions.csv.part")) == 2
+
+
+def test_errors_of_a_network_in_workers_arrive(lenet_checkpoint, tmp_path, monkeypatch):
+    write_readable(tmp_path / "in", 9)
+    forward = LeNet.forward
+    monkeypatch.setattr(LeNet, "forward", lambda self, images: forward(self, images)[:, :2])
+    with pytest.raises(UserError, match="2 outputs"):
+        run_predict(lenet_checkpoint, tmp_path / "in", tmp_path / "out", batch_size=1)
 
 
 @pytest.mark.parametrize(

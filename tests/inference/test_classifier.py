@@ -1,5 +1,6 @@
 """src.load: everything that is an image goes in, everything else is refused, the file suffices."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -71,6 +72,8 @@ def test_all_forms_of_a_grey_image_give_the_same(net, tmp_path):
         tmp_path / "grey, (1)=猫.png",
         str(tmp_path / "grey, (1)=猫.png"),
         grey,
+        (tmp_path / "grey, (1)=猫.png").read_bytes(),
+        io.BytesIO((tmp_path / "grey, (1)=猫.png").read_bytes()),
         grey[..., None],
         np.stack([grey] * 3, -1),
         grey.astype(np.uint16) * 257,
@@ -129,6 +132,10 @@ def test_channels_keep_their_order_and_transparency_is_white(rgb):
         (np.zeros((0, 8), np.uint8), "(0, 8)"),
         (np.zeros((1, 1, 1, 8, 8), np.uint8), "(1, 1, 1, 8, 8)"),
         ("gone.jpg", "gone.jpg: "),
+        (b"no image", "The content that was given: it is not an image"),
+        (b"", "the file is empty"),
+        (io.BytesIO(), "the file is empty"),
+        (io.StringIO("text"), "it cannot be decoded"),
         ([None], "NoneType"),
     ],
 )
@@ -136,6 +143,19 @@ def test_other_values_are_refused(net, images, words):
     with pytest.raises(UserError) as error:
         net.predict(images)
     assert words in error.value.problem and error.value.remedy
+
+
+def test_each_item_gets_its_result_or_its_error(net):
+    grey = random_images(9, 1, 20)[:, 0]
+    items = [*grey[:4], b"broken", None, grey[:2, ..., None], [], *grey[4:], "gone.jpg"]
+    results = net.predict_each(items)
+    assert len(results) == len(items)
+    errors = [i for i, result in enumerate(results) if isinstance(result, UserError)]
+    assert errors == [4, 5, 6, 7, 13]
+    rows = torch.stack([result for result in results if not isinstance(result, UserError)])
+    torch.testing.assert_close(rows, net.predict(list(grey)))
+    assert all(isinstance(result, UserError) for result in net.predict_each([b"", b"x"]))
+    assert net.predict_each([]) == []
 
 
 def test_normalized_pixels_are_refused(net):
