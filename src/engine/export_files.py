@@ -26,6 +26,7 @@ def describe(classifier: Classifier, ckpt: Path) -> dict[str, Any]:
         "color_order": "RGB" if classifier.channels == 3 else "grey",
         "image_size": classifier.image_size,
         "resize": classifier.resize,
+        "fill": [round(255 * value) for value in classifier.mean.flatten().tolist()],
         "interpolation": "bilinear",
         "antialias": True,
         "input": "uint8 (N, channels, image_size, image_size), 0 to 255, not normalized",

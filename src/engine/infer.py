@@ -1,7 +1,4 @@
-"""Class probabilities of image files: python infer.py photo.jpg [...]
-
-Needs Pillow, NumPy and onnxruntime. Reads preprocess.json and the network in its own folder.
-"""
+"""Class probabilities of image files: python infer.py photo.jpg (see preprocess.json)"""
 
 import json
 import sys
@@ -13,7 +10,7 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 warnings.simplefilter("error", Image.DecompressionBombWarning)  # refuse above 89 megapixels
-FOLDER = Path(__file__).resolve().parent
+FOLDER, BILINEAR = Path(__file__).resolve().parent, Image.Resampling.BILINEAR
 RESIZE: dict = {"stretch": Image.Image.resize, "crop": ImageOps.fit}
 TURNS: dict = dict(zip((2, 3, 4, 5, 6, 7, 8), (0, 3, 1, 5, 4, 6, 2), strict=True))  # of EXIF
 
@@ -36,25 +33,28 @@ def prepare(path, settings):  # -> uint8 (1, channels, size, size)
         if image.mode.startswith("I") or image.mode == "F":
             image = Image.fromarray(to_8_bit(np.asarray(image)))
         if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = RESIZE[settings["resize"]](image.convert(mode), size, Image.Resampling.BILINEAR)
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image.convert("RGBA"))
+        image = image.convert(mode)
+    if settings["resize"] == "pad":
+        scale = size[0] / max(image.size)
+        inside = image.resize([max(1, round(side * scale)) for side in image.size], BILINEAR)
+        image = Image.new(mode, size, tuple(settings["fill"]))
+        image.paste(inside, ((size[0] - inside.width) // 2, (size[1] - inside.height) // 2))
+    else:
+        image = RESIZE[settings["resize"]](image, size, BILINEAR)
     return np.ascontiguousarray(np.asarray(image).reshape(*size, -1).transpose(2, 0, 1))[None]
 
 
 def predict(session, path, settings):
-    (logits,) = session.run(["logits"], {"images": prepare(path, settings)})[0]
-    return (exponents := np.exp(logits - logits.max())) / exponents.sum()
-
-
-def main(paths):
-    settings = json.loads((FOLDER / "preprocess.json").read_text(encoding="utf-8"))
-    session = onnxruntime.InferenceSession(FOLDER / settings["model"])
-    for path in paths:
-        probabilities = predict(session, path, settings)
-        best = [(settings["classes"][i], probabilities[i]) for i in (-probabilities).argsort()[:3]]
-        print(path, *(f"{name} {value:.4f}" for name, value in best), sep="\t")
+    logits = session.run(["logits"], {"images": prepare(path, settings)})[0][0].astype(np.float64)
+    return np.exp(logits - np.logaddexp.reduce(logits))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    settings = json.loads((FOLDER / "preprocess.json").read_text(encoding="utf-8"))
+    session = onnxruntime.InferenceSession(FOLDER / settings["model"])
+    for path in sys.argv[1:]:
+        values = predict(session, path, settings)
+        best = (f"{settings['classes'][i]} {values[i]:.4f}" for i in (-values).argsort()[:3])
+        print(path, *best, sep="\t")

@@ -83,15 +83,17 @@ def test_the_program_is_short_and_imports_nothing_of_the_project():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("resize", ["stretch", "crop"])
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
 def test_the_program_prepares_the_same_pixels(channels, resize, tmp_path):
     prepare = load_program()["prepare"]
     formats = ["JPEG", "PNG", "GIF", "TIFF"]
     settings = {"channels": channels, "resize": resize, "image_size": 37, "formats": formats}
+    mean = [0.3, 0.4, 0.5][:channels]
+    settings["fill"] = [round(255 * value) for value in mean]
     photos = write_photos(tmp_path / "photos")
     assert len(photos) == 18
     for photo in photos:
-        expected = decode(photo, 37, channels, resize)
+        expected = decode(photo, 37, channels, resize, mean)
         actual = prepare(photo, settings)
         assert actual.dtype == np.uint8 and actual.shape == (1, channels, 37, 37)
         assert np.array_equal(actual[0], expected), photo.name
