@@ -13,8 +13,6 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps
 
-# Nothing else is opened, by content: Pillow would run Ghostscript on PostScript.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "HEIF")
 EXTENSIONS = {
     ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
     ".avif", ".heic", ".heif",
@@ -38,6 +36,11 @@ except ImportError:  # HEIC is then refused with the name of the extra, see `dec
 else:
     register_heif_opener()
     HEIF_IS_READ = True
+Image.init()  # loads the plugins
+# Nothing else is opened, by content: Pillow would run Ghostscript on PostScript. AVIF and HEIF are
+# left out where they cannot be read, since Pillow fails at a format that it does not know.
+KNOWN = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "HEIF")
+FORMATS = tuple(name for name in KNOWN if name in Image.OPEN)
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 # Pillow warns above 89 megapixels and refuses above 179; here the first limit refuses.
@@ -69,8 +72,8 @@ def decode(
             decompression bomb. The text says which.
     """
     try:
-        opened = _openable(source)
-        with Image.open(opened, formats=FORMATS) as image:
+        content = _openable(source)
+        with Image.open(content, formats=FORMATS) as image:
             if image.format == "JPEG":
                 # Decode at 1/2, 1/4 or 1/8 of the size where that is enough.
                 image.draft("RGB" if channels == 3 else "L", (size, size))
@@ -78,7 +81,7 @@ def decode(
     except ValueError:
         raise
     except Image.UnidentifiedImageError:
-        raise ValueError(_unidentified(opened)) from None
+        raise ValueError(_unidentified(content)) from None
     except Exception as error:  # Pillow raises nearly any type on damaged bytes
         reason = getattr(error, "strerror", None) or error  # not the path as well
         raise ValueError(f"it cannot be decoded ({reason})") from None

@@ -159,7 +159,7 @@ def resize(
 
 
 def _pad(images: torch.Tensor, size: int, fill: Sequence[float]) -> torch.Tensor:
-    height, width = contained(images.shape[-2], images.shape[-1], size)
+    height, width = contained(images.shape[2], images.shape[3], size)
     colour = torch.tensor([round(255 * value) for value in fill], dtype=torch.uint8)
     padded = colour.view(1, -1, 1, 1).repeat(len(images), images.shape[1] // len(fill), size, size)
     top, left = (size - height) // 2, (size - width) // 2
