@@ -106,11 +106,11 @@ def test_a_received_sweep_folder_builds_nothing_of_its_own(tmp_path):
     (job,) = plan(tmp_path, "seed=0")
     path = job.folder / JOB_CONFIG
     content = OmegaConf.load(path)
-    content.hydra = {"job_logging": {"handlers": {"x": {"()": "os.system", "command": "true"}}}}
-    content.defaults = ["/somewhere"]
-    OmegaConf.save(content, path)
-    plan(tmp_path, "seed=0")
-    assert "os.system" not in path.read_text() and "somewhere" not in path.read_text()
+    call = {"job_logging": {"handlers": {"x": {"()": "os.system", "command": "true"}}}}
+    for part in ({"hydra": call}, {"defaults": ["/somewhere"]}):
+        OmegaConf.save(OmegaConf.merge(content, part), path)
+        with pytest.raises(UserError, match=f"holds {next(iter(part))}"):
+            plan(tmp_path, "seed=0")
     content.model._target_ = "os.system"
     OmegaConf.save(content, path)
     with pytest.raises(UserError, match=r"model\._target_ names os\.system"):
