@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,29 +130,38 @@ def final_metrics(results: Mapping[str, Any]) -> dict[str, float]:
 def closing_line(results: Mapping[str, Any], run_dir: Path) -> str:
     """The result of a run in one line, and its folder in another."""
     split = next((name for name in ("test", "val") if results[name]), "train")
-    metrics = results[split] or {}
-    shown = {"acc": "accuracy", **{name: name for name in results["metrics"]}, "loss": "loss"}
-    parts = [f"{split} {word} {metrics[k]:.4f}" for k, word in shown.items() if k in metrics]
-    if "acc_low" in metrics:
-        parts[0] += f" (95 %: {metrics['acc_low']:.4f} to {metrics['acc_high']:.4f})"
-    if not parts:  # a plain LightningModule
-        parts = [f"{split} {k} {v:.4f}" for k, v in list(metrics.items())[:4]]
-    line = ", ".join(parts) or "no metrics"
+    line = ", ".join(_shown_metrics(split, results[split] or {}, results["metrics"]))
     if "cross_validation" in results:
-        line = f"{line}, " if parts else ""
-        line += cross_validated(results["cross_validation"])
-    elif results["best_epoch"] is not None:
-        chosen = (results["val"] or {}).get(results["monitor"].removeprefix("val/"))
-        value = "" if chosen is None else f" {chosen:.4f}"
-        line += f" (best of {results['epochs']} epochs: epoch {results['best_epoch'] + 1}, "
-        line += f"chosen by {results['monitor']}{value})"
+        line = ", ".join(filter(None, [line, cross_validated(results["cross_validation"])]))
     else:
-        line += " (nothing was validated: the weights are the last ones)"
+        line = f"{line or 'no metrics'} ({_chosen_epoch(results)})"
     if results["train_seconds"] is not None:
         line += f" after {results['train_seconds']:.0f} s of training"
     if results["stopped_by"] is not None:
         line += f", stopped by {results['stopped_by']}"
     return f"{line}\n{run_dir}"
+
+
+def _shown_metrics(split: str, metrics: Mapping[str, Any], extra: Sequence[str]) -> list[str]:
+    """The accuracy with its interval, the extra metrics and the loss in words."""
+    shown = {"acc": "accuracy", **{name: name for name in extra}, "loss": "loss"}
+    parts = [f"{split} {word} {metrics[k]:.4f}" for k, word in shown.items() if k in metrics]
+    if "acc_low" in metrics:
+        parts[0] += f" (95 %: {metrics['acc_low']:.4f} to {metrics['acc_high']:.4f})"
+    # Those of a plain LightningModule have other names.
+    return parts or [f"{split} {k} {v:.4f}" for k, v in list(metrics.items())[:4]]
+
+
+def _chosen_epoch(results: Mapping[str, Any]) -> str:
+    """Which epoch the weights are of."""
+    if results["best_epoch"] is None:
+        return "nothing was validated: the weights are the last ones"
+    chosen = (results["val"] or {}).get(results["monitor"].removeprefix("val/"))
+    value = "" if chosen is None else f" {chosen:.4f}"
+    return (
+        f"best of {results['epochs']} epochs: epoch {results['best_epoch'] + 1}, "
+        f"chosen by {results['monitor']}{value}"
+    )
 
 
 def cross_validated(measured: Mapping[str, Any]) -> str:

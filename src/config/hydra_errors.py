@@ -46,23 +46,33 @@ def to_user_error(error: Exception) -> UserError | None:
         )
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return _yaml_error(error, error.problem_mark)
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
+    if isinstance(error, OSError) and (error.errno in DISK_FULL or not any(own_frames(error))):
+        return _disk_error(error)
+    return None if any(own_frames(error)) else _error_of_hydra(error)
+
+
+def _disk_error(error: OSError) -> UserError | None:
+    """A file that cannot be written or read; None where no file is named."""
+    if error.errno in DISK_FULL:
         return UserError(  # a write that fails does not name its file
             f"The disk is full: {error.filename or 'the run folder'} cannot be written.",
             "Free some space, or choose another folder: hydra.run.dir=FOLDER; of a sweep, "
             "hydra.sweep.dir=FOLDER.",
         )
-    if any(own_frames(error)):
+    if error.filename is None:
         return None
+    return UserError(
+        f"{error.filename} cannot be written or read: {error.strerror}.",
+        "Choose another folder with hydra.run.dir=FOLDER, or make room.",
+    )
+
+
+def _error_of_hydra(error: Exception) -> UserError | None:
+    """An error that Hydra or OmegaConf has raised about a key or a value; else None."""
     unknown_key = ConfigKeyError | ConfigAttributeError
     cause = error.__cause__
     if isinstance(cause, unknown_key) and cause.key is not None:
         return _unknown_key(cause)
-    if isinstance(error, OSError) and error.filename is not None:
-        return UserError(
-            f"{error.filename} cannot be written or read: {error.strerror}.",
-            "Choose another folder with hydra.run.dir=FOLDER, or make room.",
-        )
     if isinstance(error, TypeError | ValueError) and raised_in(error, "hydra", "omegaconf"):
         return _group_without_name() or _general(error)
     about_values = isinstance(error, OmegaConfBaseException) and not isinstance(error, unknown_key)

@@ -170,14 +170,10 @@ def _select(node: Any, key: str) -> Any:
 def _find_problem(known: set[str], key: str, value: Any) -> str | None:
     """Why a value is not trusted; None where it is."""
     name = key.rpartition(".")[2]
-    if value is not None and not isinstance(value, str | bool | int | float):
-        return f"is {value}, which is no plain value"
-    if isinstance(value, int) and value.bit_length() > 64:
-        return "is a number of more than 64 bits"
     if name == "_target_":
         return None if value in known else f"names {value} as an object to build"
     if not isinstance(value, str):
-        return None
+        return _problem_of_number(value)
     if _is_secret(value):
         return f"is {value}" if value == HIDDEN else f"holds the interpolation {value}"
     group = key.partition(".")[0]
@@ -185,6 +181,14 @@ def _find_problem(known: set[str], key: str, value: Any) -> str | None:
         return f"is the path {value} outside of the run folder"
     if group == "data" and _leaves(value) and not _exists(value):
         return f"is the path {value}, which does not exist"  # data would be downloaded there
+    return None
+
+
+def _problem_of_number(value: Any) -> str | None:
+    if value is not None and not isinstance(value, bool | int | float):
+        return f"is {value}, which is no plain value"
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "is a number of more than 64 bits"
     return None
 
 

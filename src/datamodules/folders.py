@@ -109,10 +109,9 @@ def _has_images(folder: Path) -> bool:
 
 def _walk(folder: Path) -> Iterator[Path]:
     """What has the name of an image below a folder; hidden files and folders are passed over."""
-    for path in folder.rglob("*"):
-        parents = path.relative_to(folder).parts[:-1]
-        if is_image_name(path) and not any(is_hidden(name) for name in parents):
-            yield path
+    for parent, folders, files in os.walk(folder):
+        yield from filter(is_image_name, (Path(parent, name) for name in (*folders, *files)))
+        folders[:] = [name for name in folders if not is_hidden(name)]
 
 
 def image_files(folder: Path) -> list[Path]:

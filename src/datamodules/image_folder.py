@@ -65,6 +65,7 @@ class ImageFolderDataModule(ImageDataModule):
         self._base: Path | None = None
         self._classes: list[str] | None = None
         self._paths: dict[str, list[Path]] = {}  # split -> files of its set, as loaded
+        self._listed: dict[Path, LabelledFiles] = {}  # folder -> its files: a million take a minute
 
     # Layout
 
@@ -166,6 +167,11 @@ class ImageFolderDataModule(ImageDataModule):
         super().setup(stage)
 
     def _files_below(self, folder: Path) -> LabelledFiles:
+        if folder not in self._listed:
+            self._listed[folder] = self._list_files(folder)
+        return self._listed[folder]
+
+    def _list_files(self, folder: Path) -> LabelledFiles:
         paths: list[Path] = []
         labels: list[int] = []
         least = 2 if folder == self._train_folder else 1

@@ -106,7 +106,7 @@ def _scan_files(data: ImageFolderDataModule) -> Scan:
     _add_duplicates(result, places.values())
     misnamed = [f"{path} (it is {look.misnamed})" for path, look in looks.items() if look.misnamed]
     _add(result.notes, "files whose format is not that of their name", misnamed)
-    extreme = [f"{path} ({look.shape})" for path, look in looks.items() if look.shape]
+    extreme = [f"{path} ({look.sides})" for path, look in looks.items() if look.sides]
     _add(result.notes, "images of extreme shapes", extreme)
     _add_near_duplicates(result, places, looks)
     hidden, others = _passed_over(data)
@@ -122,7 +122,7 @@ class Look(NamedTuple):
     misnamed: str = ""  # its format, if its name has the ending of another
     digest: bytes = b""
     hash: np.ndarray | None = None  # of what it shows
-    shape: str = ""  # its width and height, if they are extreme
+    sides: str = ""  # the shorter and the longer one, if they are extreme
 
 
 def _look_at(path: Path) -> Look:
@@ -130,19 +130,17 @@ def _look_at(path: Path) -> Look:
         pixels = decode(path, 32)
         with Image.open(path, formats=FORMATS) as image:
             found = "JPEG" if image.format == "MPO" else image.format  # MPO: JPEG of some cameras
-            width, height = image.size
+            short, long = sorted(image.size)
         digest = hashlib.sha256(path.read_bytes()).digest()
     except (ValueError, OSError) as error:
         return Look(str(error))
     expected = Image.registered_extensions().get(path.suffix.lower())
-    is_extreme = min(width, height) < MIN_SIDE or max(width, height) > MAX_RATIO * min(
-        width, height
-    )
+    is_extreme = short < MIN_SIDE or long > MAX_RATIO * short
     return Look(
         misnamed="" if found == expected else str(found),
         digest=digest,
         hash=difference_hash(pixels),
-        shape=f"{width}x{height}" if is_extreme else "",
+        sides=f"{short} and {long} pixels" if is_extreme else "",
     )
 
 

@@ -2,8 +2,6 @@
 
 import importlib.util
 import json
-import os
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..runs import checkpoint
+from ..runs.reading import read_bytes
 
 MAX_BYTES = 2**31 - 1  # of a protobuf message
 MAX_NODES = 100_000
@@ -49,7 +48,7 @@ def read_exported(path: Path) -> tuple[Exported, dict[str, Any]]:
     import onnxruntime
 
     try:
-        content = _read_bytes(path)
+        content = read_bytes(path, MAX_BYTES)
         description = _check(content)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
@@ -67,35 +66,15 @@ def read_exported(path: Path) -> tuple[Exported, dict[str, Any]]:
     return Exported(session), description
 
 
-def _read_bytes(path: Path) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
-            raise ValueError("it is not a regular file of at most 2 GB")
-        return file.read(MAX_BYTES)
-
-
 def _check(content: bytes) -> dict[str, Any]:
     """Return the description in the metadata of a graph that holds nothing which runs unbounded."""
     import onnx
 
     model = onnx.load_from_string(content)
+    _check_graph(model)
     texts = {entry.key: entry.value for entry in model.metadata_props}
     if sum(map(len, texts.values())) > MAX_METADATA:
         raise ValueError("its metadata are too large")
-    graph = model.graph
-    if model.functions or graph.sparse_initializer or len(graph.node) > MAX_NODES:
-        raise ValueError("it holds functions, sparse tensors or too many operations")
-    for node in graph.node:
-        kinds = {attribute.type for attribute in node.attribute}
-        if kinds & {onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS}:
-            raise ValueError(f"it holds a loop or branch ({node.op_type})")
-        if node.domain not in DOMAINS:
-            raise ValueError(f"it holds an operation of {node.domain}")
-    for tensor in graph.initializer:
-        if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise ValueError("its weights are in another file")
     missing = [key for key in (*LISTS, *NUMBERS, "resize") if key not in texts]
     if missing:
         raise ValueError(f"its metadata lack {', '.join(missing)}")
@@ -105,6 +84,23 @@ def _check(content: bytes) -> dict[str, Any]:
     if problem is not None:
         raise ValueError(problem)
     return description
+
+
+def _check_graph(model: Any) -> None:
+    from onnx import AttributeProto, TensorProto
+
+    graph = model.graph
+    if model.functions or graph.sparse_initializer or len(graph.node) > MAX_NODES:
+        raise ValueError("it holds functions, sparse tensors or too many operations")
+    for node in graph.node:
+        kinds = {attribute.type for attribute in node.attribute}
+        if kinds & {AttributeProto.GRAPH, AttributeProto.GRAPHS}:
+            raise ValueError(f"it holds a loop or branch ({node.op_type})")
+        if node.domain not in DOMAINS:
+            raise ValueError(f"it holds an operation of {node.domain}")
+    for tensor in graph.initializer:
+        if tensor.external_data or tensor.data_location == TensorProto.EXTERNAL:
+            raise ValueError("its weights are in another file")
 
 
 def _check_session(session: Any, description: dict[str, Any]) -> None:

@@ -50,6 +50,7 @@ class _Description(TypedDict):
     std: list[float]
     config: NotRequired[_Config | None]
     data: NotRequired[dict | None]
+    fitted_on: NotRequired[list[str]]
 
 
 def find(path: str | os.PathLike) -> Path:

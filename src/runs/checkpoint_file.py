@@ -7,7 +7,7 @@ import hashlib
 import os
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -94,20 +94,25 @@ def _check_bytes(file: IO[bytes], size: int) -> None:
         archive = zipfile.ZipFile(file)
     except Exception as error:  # as above
         raise ValueError("is damaged") from error
-    entries = archive.infolist()
+    _check_entries(archive.infolist(), size)
+    if not has_hash and not _has_right_sums(archive):
+        raise ValueError("is damaged")
+
+
+def _has_right_sums(archive: zipfile.ZipFile) -> bool:
+    try:
+        return archive.testzip() is None
+    except Exception:  # as above
+        return False
+
+
+def _check_entries(entries: Sequence[zipfile.ZipInfo], size: int) -> None:
     stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
     if not stored or sum(entry.file_size for entry in entries) > size:
         raise ValueError("is compressed")
     pickles = (entry.file_size for entry in entries if entry.filename.endswith(".pkl"))
     if sum(pickles) > MAX_PICKLE_BYTES:
         raise ValueError("holds values that are too large")
-    if not has_hash:
-        try:
-            damaged = archive.testzip() is not None
-        except Exception:  # as above
-            damaged = True
-        if damaged:
-            raise ValueError("is damaged")
 
 
 def _check_values(content: Any, size: int) -> None:

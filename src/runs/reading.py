@@ -23,20 +23,26 @@ MAX_DEPTH = 32  # of nested values, and of folders
 UNREADABLE = (OSError, ValueError, RecursionError, yaml.YAMLError, csv.Error)
 
 
-def read_text(path: str | os.PathLike, max_bytes: int) -> str:
-    """The content of a regular file in UTF-8.
+def read_bytes(path: str | os.PathLike, max_bytes: int) -> bytes:
+    """The content of a regular file.
 
     Raises:
         OSError: there is no such file, or it cannot be read.
-        ValueError: it is too large, is no regular file (reading a pipe would wait) or no UTF-8.
+        ValueError: it is too large, or is no regular file: reading a pipe would wait.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    with open(descriptor, encoding="utf-8", newline="") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is not a regular file")
-        if os.fstat(descriptor).st_size > max_bytes:
+        if status.st_size > max_bytes:
             raise ValueError(f"it has more than {max_bytes:,} bytes")
         return file.read(max_bytes)
+
+
+def read_text(path: str | os.PathLike, max_bytes: int) -> str:
+    """The content of a file in UTF-8, as `read_bytes` reads it."""
+    return read_bytes(path, max_bytes).decode()
 
 
 def read_yaml(path: str | os.PathLike) -> Any:

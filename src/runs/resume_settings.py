@@ -14,33 +14,33 @@ Kind = Literal["free", "on request", "fixed"]
 
 # Without an effect on the training.
 FREE = (
-    *("resume", "resume_changes", "test", "check", "find_lr", "lr_finder", "reproduce"),
-    *("logger", "metrics"),
-    *("data.root", "data.cache_dir", "data.cache_gb", "data.num_workers", "data.pin_memory"),
-    *("data.device_resident", "data.eval_batch_size"),
-    *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.fast_dev_run"),
-    *("trainer.limit_test_batches", "trainer.num_sanity_val_steps", "trainer.log_every_n_steps"),
-    *("trainer.profiler", "trainer.detect_anomaly", "trainer.enable_model_summary"),
-    *("trainer.enable_progress_bar", "trainer.enable_checkpointing"),
-    *("callbacks.best.dirpath", "callbacks.best.enabled", "callbacks.early_stopping"),
-    *("callbacks.image_logger", "callbacks.last", "callbacks.nan_guard", "callbacks.output_check"),
-    *("callbacks.progress", "callbacks.report", "callbacks.run_recorder"),
-    *("callbacks.stop_signals", "callbacks.throughput"),
-)
+    "resume", "resume_changes", "test", "check", "find_lr", "lr_finder", "reproduce",
+    "logger", "metrics",
+    "data.root", "data.cache_dir", "data.cache_gb", "data.num_workers", "data.pin_memory",
+    "data.device_resident", "data.eval_batch_size",
+    "trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.fast_dev_run",
+    "trainer.limit_test_batches", "trainer.num_sanity_val_steps", "trainer.log_every_n_steps",
+    "trainer.profiler", "trainer.detect_anomaly", "trainer.enable_model_summary",
+    "trainer.enable_progress_bar", "trainer.enable_checkpointing",
+    "callbacks.best.dirpath", "callbacks.best.enabled", "callbacks.early_stopping",
+    "callbacks.image_logger", "callbacks.last", "callbacks.nan_guard", "callbacks.output_check",
+    "callbacks.progress", "callbacks.report", "callbacks.run_recorder", "callbacks.stop_signals",
+    "callbacks.throughput",
+)  # fmt: skip
 # They change the training, and its state fits all the same: `resume_changes=true` allows them.
 ON_REQUEST = (
-    *("trainer", "callbacks", "task"),
-    *("data.augment", "data.mixup", "data.cutmix", "data.balance", "data.bad_files"),
-    *("data.batch_size", "data.drop_last"),
-)
+    "trainer", "callbacks", "task",
+    "data.augment", "data.mixup", "data.cutmix", "data.balance", "data.bad_files",
+    "data.batch_size", "data.drop_last",
+)  # fmt: skip
 # The state in the checkpoint does not fit them, or takes their place: the learning rate comes from
 # the state of the optimizer. Other validation images would be those that were trained on.
 FIXED = (
-    *("seed", "model", "data", "optimizer", "scheduler", "trainer._target_"),
-    *("task._target_", "task.backbone_lr", "task.decay_norm_and_bias"),
-    *("callbacks.best", "callbacks.ema", "callbacks.freeze_backbone", "callbacks.step_seed"),
+    "seed", "model", "data", "optimizer", "scheduler", "trainer._target_",
+    "task._target_", "task.backbone_lr", "task.decay_norm_and_bias",
+    "callbacks.best", "callbacks.ema", "callbacks.freeze_backbone", "callbacks.step_seed",
     "callbacks.swa",
-)
+)  # fmt: skip
 
 
 def kind(key: str) -> Kind | None:
