@@ -56,6 +56,7 @@ def hostile_checkpoints(good: Path, folder: Path, marker: Path) -> None:
         "no_description": lambda c: c.pop("description"),
         "integer_keys": lambda c: c["state_dict"].update({7: torch.zeros(1)}),
         "two_names_for_ten_outputs": lambda c: c["description"].update(classes=["a", "b"]),
+        "odd_fitted_splits": lambda c: c["description"].update(fitted_on=7),
         "long_names": lambda c: c["description"].update(classes=["a" * 10**6] * 10),
         "large_images": lambda c: c["description"].update(image_size=16_384),
         "odd_data": lambda c: c["description"]["config"]["data"].update(num_folds="x"),
@@ -88,7 +89,7 @@ def test_hostile_checkpoints_are_refused_and_nothing_runs(finished_run, tmp_path
     folder.mkdir()
     hostile_checkpoints(finished_run / "checkpoints" / "best.ckpt", folder, marker)
     paths = sorted(folder.glob("*.ckpt"))
-    assert len(paths) == 25
+    assert len(paths) == 26
     cfg = composed(["trainer.accelerator=cpu"], "evaluate")
     for path in paths:
         cfg.ckpt = str(path)
