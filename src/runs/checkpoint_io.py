@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     Hyper-parameters that are objects are left out: a file with them could not be read safely.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._named: set[str] = set()
+
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None
     ) -> None:
         given = checkpoint.get("hyper_parameters")
         if given:  # of `save_hyperparameters`
             plain = {name: value for name, value in given.items() if _is_plain(value)}
-            _warn_of_left_out(tuple(given.keys() - plain.keys()))
+            self._warn_of_left_out(given.keys() - plain.keys())
             checkpoint = {**checkpoint, "hyper_parameters": plain}
         save(checkpoint, path)
 
@@ -37,12 +40,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """The content on the CPU, as `read_state` gives it."""
         return read_state(Path(path))
 
-
-@cache
-def _warn_of_left_out(names: tuple[str, ...]) -> None:
-    """Say it once, not for every checkpoint."""
-    if names:
-        log.warning("Hyper-parameters that are objects are not saved: %s.", ", ".join(names))
+    def _warn_of_left_out(self, names: set[str]) -> None:
+        """Say it once, not for every checkpoint."""
+        new = sorted(names - self._named)
+        if new:
+            log.warning("Hyper-parameters that are objects are not saved: %s.", ", ".join(new))
+        self._named.update(new)
 
 
 def _is_plain(value: Any) -> bool:
