@@ -2,7 +2,9 @@
 
 import atexit
 import gzip
+import importlib
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import pickle
 import runpy
@@ -10,11 +12,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 import numpy as np
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
@@ -118,12 +122,29 @@ def _run_main(
     os.chdir(cwd)
     sys.argv = [str(path), *arguments]
     atexit._clear()
+    multiprocessing.forkserver._forkserver.__init__()  # that of the tests is no child of the fork
     if prepare is not None:
         prepare()
     try:
         runpy.run_path(str(path), run_name="__main__")
     finally:
         atexit._run_exitfuncs()
+
+
+def use_as_worker(script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let jobs of sweeps and searches run a script that knows its `folder` in place of a training.
+
+    It sees the environment of its job, and writes what a run writes.
+    """
+    start = "import os\nos.setsid()\nos.environ.clear()\nos.environ.update(environment)\n"
+    body = textwrap.indent(start + script, "    ")
+    source = f"def run_job(folder, environment, log):\n{body}"
+    (tmp_path / "fake_worker.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "fake_worker", raising=False)
+    monkeypatch.setattr("src.sweeps.pool.run_job", importlib.import_module("fake_worker").run_job)
+    for module in ("launcher", "search"):  # a server without what only a training needs
+        monkeypatch.setattr(f"src.sweeps.{module}.start_server", lambda: None)
 
 
 def assert_two_lines(result: subprocess.CompletedProcess, *words: str) -> None:

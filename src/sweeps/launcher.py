@@ -18,12 +18,15 @@ from ..runs.files import read_json
 from ..runs.reading import number
 from ..runs.run_folder import last_checkpoint, set_status, status
 from .pool import Job, Pool
+from .processes import start_server
 
 
 class SweepCallback(Callback):
     """Plans a sweep before its first job and summarizes it; named in conf/config.yaml."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
+        if config.hydra.launcher._target_.endswith(".ProcessLauncher") and not config.get("check"):
+            start_server()
         from .plan import plan_sweep
 
         with two_line_errors():  # Hydra would warn only, and start the jobs

@@ -2,21 +2,21 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from omegaconf import DictConfig
 
 from ..runs.run_folder import set_status, status
-from .worker import PARENT_VARIABLE
+from .processes import CONTEXT
+from .worker import run_job
 
-WORKER = f"{__package__}.worker"
 PROJECT = Path(__file__).parents[2]
 POLL_SECONDS = 0.1
 STOP_SECONDS = 60.0  # that a job has to save its checkpoint and end
@@ -53,7 +53,7 @@ class Pool(Generic[JobType]):
     def __init__(self, environments: Sequence[dict[str, str]], log_to_file: bool):
         self.environments = environments
         self.log_to_file = log_to_file
-        self._running: dict[int, tuple[JobType, subprocess.Popen]] = {}
+        self._running: dict[int, tuple[JobType, BaseProcess]] = {}
 
     def on_start(self, job: JobType) -> None:
         """A job was started."""
@@ -101,31 +101,23 @@ class Pool(Generic[JobType]):
 
     def _start(self, slot: int, job: JobType) -> None:
         (job.folder / "results.json").unlink(missing_ok=True)  # of an earlier part
-        environment = os.environ | self.environments[slot]
-        environment["PYTHONPATH"] = python_path()
-        environment["PYTHONSAFEPATH"] = "1"  # another `src` in the current folder is not taken
-        environment[PARENT_VARIABLE] = str(os.getpid())
-        log = job.folder / "output.log"
-        with open(log, "ab") if self.log_to_file else nullcontext() as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", WORKER, str(job.folder), "--trusted"],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # Ctrl-C reaches the supervisor, which ends each job once
-            )
+        environment = {**os.environ, **self.environments[slot]}
+        # For processes that Lightning starts; another `src` in the current folder is not taken.
+        environment |= {"PYTHONPATH": python_path(), "PYTHONSAFEPATH": "1"}
+        log = job.folder / "output.log" if self.log_to_file else None
+        process = CONTEXT.Process(target=run_job, args=(job.folder, environment, log))
+        process.start()
         self._running[slot] = job, process
         self.on_start(job)
 
     def _poll(self) -> None:
         for slot, (job, process) in list(self._running.items()):
-            if process.poll() is None and self.should_stop(job):
+            if process.exitcode is None and self.should_stop(job):
                 process.terminate()
                 _wait_or_kill(process)
-            if process.poll() is not None:
+            if process.exitcode is not None:
                 del self._running[slot]
-                _record_end(job, process)
+                _record_end(job, process.pid, process.exitcode)
                 self.on_end(job)
 
     def _stop_all(self) -> None:
@@ -133,24 +125,23 @@ class Pool(Generic[JobType]):
             process.terminate()
         for job, process in self._running.values():
             _wait_or_kill(process)
-            _record_end(job, process)
+            _record_end(job, process.pid, process.exitcode)
         self._running.clear()
 
 
-def _wait_or_kill(process: subprocess.Popen) -> None:
-    try:
-        process.wait(STOP_SECONDS)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        process.kill()
-        process.wait()
+def _wait_or_kill(process: BaseProcess) -> None:
+    with suppress(KeyboardInterrupt):
+        process.join(STOP_SECONDS)
+    process.kill()
+    process.join()
 
 
-def _record_end(job: Job, process: subprocess.Popen) -> None:
+def _record_end(job: Job, pid: int | None, code: int | None) -> None:
     """Record the end of a job that could not do so itself, and end what it has left behind."""
-    code = process.returncode
+    assert pid is not None and code is not None  # it was started, and has ended
     if code != 0 and os.name == "posix":
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(pid, signal.SIGKILL)
     recorded = (job.folder / "results.json").is_file()
     if recorded and status(job.folder) not in ("waiting", "running"):
         return

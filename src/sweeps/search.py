@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..config.cli import MODES
 from ..config.console import show
 from ..errors import UserError
+from .processes import start_server
 
 if TYPE_CHECKING:
     import optuna
@@ -49,6 +50,7 @@ def search(cfg: DictConfig, typed: Sequence[str], folder: Path) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     _check_settings(cfg)
+    start_server()
     fixed = [item for item in typed if setting_name(item).partition(".")[0] not in OWN_SETTINGS]
     space = read_space(cfg.search)
     check_space(space, fixed)

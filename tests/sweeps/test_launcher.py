@@ -5,21 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, use_as_worker
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from hydra_plugins.processes import ProcessLauncher
 from src.runs.files import read_json, write_json
-from src.sweeps import pool as pool_module
 from src.sweeps.launcher import SweepCallback
 from src.sweeps.plan import PLAN
 
 FAKE_JOB = """
 import json, os, sys
-from pathlib import Path
-folder = Path(sys.argv[1])
 (folder / "word").write_text(os.environ.get("WORD", ""))
 if folder.name == "2":
     sys.exit(1)
@@ -40,9 +37,7 @@ def forget_plan() -> Iterator[None]:
 def test_unfinished_jobs_run_and_failures_end_the_command_with_code_1(
     tmp_path, monkeypatch, capsys
 ):
-    (tmp_path / "fake_job.py").write_text(FAKE_JOB)
-    monkeypatch.setattr(pool_module, "WORKER", "fake_job")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    use_as_worker(FAKE_JOB, tmp_path, monkeypatch)
     sweep = tmp_path / "sweep"
     results = {"status": "completed", "val": {"loss": 0.25, "acc": 0.5}, "train_seconds": 1.0}
     write_json(sweep / "0" / "results.json", results)

@@ -9,29 +9,24 @@ import threading
 import time
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, use_as_worker
 from omegaconf import DictConfig
 
 from src.runs.run_folder import status
-from src.sweeps import pool as pool_module
 from src.sweeps.pool import Job, Pool
 from src.sweeps.resources import slot_environments
 
-# Does what the file `task` in its folder says, as a run does it.
+# Does what the file `task` in the folder of a job says, as a run does it.
 FAKE_JOB = """
-import json, os, signal, sys, time
-from pathlib import Path
-folder = Path(sys.argv[1])
+import json, signal, subprocess, sys, time
 task = (folder / "task").read_text()
 (folder / "run.json").write_text(json.dumps({"status": "running"}))
-(folder / "started").write_text(json.dumps({k: os.environ.get(k) for k in ("SLOT", "PYTHONPATH")}))
-print("output of", folder.name, flush=True)
+(folder / "started").write_text(json.dumps([environment, str(log)]))
 if task == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
 if task == "exit":
     sys.exit(3)
 if task == "child":
-    import subprocess
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     (folder / "child").write_text(str(child.pid))
     sys.exit(1)
@@ -58,10 +53,8 @@ class FakePool(Pool[Job]):
 
 @pytest.fixture
 def make_job(tmp_path, monkeypatch):
-    """Makes a job that does something; the pool starts a script in place of the worker."""
-    (tmp_path / "fake_job.py").write_text(FAKE_JOB)
-    monkeypatch.setattr(pool_module, "WORKER", "fake_job")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    """Makes a job that does something; the pool starts a function in place of the worker."""
+    use_as_worker(FAKE_JOB, tmp_path, monkeypatch)
 
     def make(name: str, task: str) -> Job:
         folder = tmp_path / name
@@ -80,21 +73,21 @@ def test_jobs_run_side_by_side_and_their_ends_are_recorded(make_job):
     assert [status(job.folder) for job in jobs] == ["completed", "interrupted", "failed", "failed"]
     errors = [json.loads((job.folder / "results.json").read_text()).get("error") for job in jobs]
     assert errors[1] == "ended by SIGKILL" and errors[2].startswith("ended with exit code 3")
-    assert (jobs[0].folder / "output.log").read_text() == "output of finish\n"
     started = [json.loads((job.folder / "started").read_text()) for job in jobs]
-    assert [record["SLOT"] for record in started[:2]] == ["a", "b"]
-    assert started[0]["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT)
+    assert [environment["SLOT"] for environment, _ in started[:2]] == ["a", "b"]
+    assert started[0][0]["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT)
+    assert started[0][1] == str(jobs[0].folder / "output.log")
     with pytest.raises(ProcessLookupError):  # what a failed job leaves behind is ended
         for _ in range(50):
             os.kill(int((jobs[3].folder / "child").read_text()), 0)
             time.sleep(0.1)
 
 
-def test_earlier_results_do_not_stand_for_a_job_that_cannot_start(make_job, monkeypatch):
-    job = make_job("a", "finish")
+def test_earlier_results_do_not_stand_for_a_job_that_cannot_start(make_job):
+    job = make_job("a", "no such task")
+    (job.folder / "task").unlink()
     (job.folder / "run.json").write_text('{"status": "interrupted"}')
     (job.folder / "results.json").write_text('{"status": "interrupted", "error": "earlier"}')
-    monkeypatch.setattr(pool_module, "WORKER", "no_such_module")
     FakePool().run(iter([job]))
     assert status(job.folder) == "failed"
 
@@ -131,27 +124,63 @@ def test_a_signal_ends_the_running_jobs(number, make_job):
     assert status(jobs[0].folder) == "interrupted" and not (jobs[1].folder / "started").exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends them on Linux only")
-def test_jobs_end_with_a_supervisor_that_is_killed():
-    """The supervisor starts a process that asks the kernel as the worker does."""
-    child = (
-        "from src.sweeps.worker import end_with_parent; end_with_parent(); import os, time;"
-        "print(os.getpid(), flush=True); time.sleep(60)"
-    )
-    supervisor = (
-        "import os, subprocess, sys; from src.sweeps.worker import PARENT_VARIABLE as variable;"
-        f"process = subprocess.Popen([sys.executable, '-c', {child!r}],"
-        " env=os.environ | {variable: str(os.getpid())}); process.wait()"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", supervisor], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    process.stdout.readline()
+JOB_SCRIPT = """
+import os, sys, threading, time
+from pathlib import Path
+from src.sweeps import worker
+
+def job(folder, environment, log):  # as `run_job`, with this in place of a training
+    worker.main = end
+    worker.run_job(folder, environment, log)
+
+def end():
+    import torch
+    print(os.getppid(), torch.get_num_threads(), os.environ["NAME"], sys.argv[1], flush=True)
+    if os.environ["NAME"] == "stay":
+        time.sleep(60)
+
+if __name__ == "__main__":
+    from src.sweeps import processes
+    processes.start_server()
+    environment = os.environ | {"NAME": sys.argv[1], "OMP_NUM_THREADS": "1"}
+    log = None if sys.argv[1] == "stay" else Path("log")
+    started = processes.CONTEXT.Process(target=job, args=(Path("folder"), environment, log))
+    started.start()
+    started.join()
+"""
+
+
+@pytest.fixture
+def start_job(tmp_path):
+    """Starts a supervisor of one job, which writes its parent, threads and environment."""
+    (tmp_path / "supervisor.py").write_text(JOB_SCRIPT)
+
+    def start(name: str) -> subprocess.Popen:
+        command = [sys.executable, "supervisor.py", name]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        return subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+        )
+
+    return start
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no server elsewhere")
+def test_jobs_end_with_a_supervisor_that_is_killed(start_job):
+    process = start_job("stay")
+    server = int(process.stdout.readline().split()[0])
+    assert len(os.listdir(f"/proc/{server}/task")) == 1  # a process with threads must not fork
     process.kill()
     begin = time.monotonic()
-    assert process.stdout.read() == ""  # the pipe closes when the child is gone
+    assert process.stdout.read() == ""  # the pipe closes when server and job are gone
     assert time.monotonic() - begin < 30
     process.wait()
+
+
+def test_a_job_has_its_environment_threads_and_output(start_job, tmp_path):
+    process = start_job("go")
+    assert process.communicate()[0] == "" and process.returncode == 0
+    assert (tmp_path / "log").read_text().split()[1:] == ["1", "go", "folder"]
 
 
 # Resources

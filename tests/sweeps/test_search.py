@@ -6,14 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, composed
+from helpers import ROOT, composed, use_as_worker
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from src.errors import UserError
 from src.runs.files import Lock, read_json
 from src.runs.run_folder import status
-from src.sweeps import pool as pool_module
 from src.sweeps.search import search
 
 optuna = pytest.importorskip("optuna")
@@ -25,8 +24,6 @@ SPACE = {"optimizer.lr": {"low": 0.001, "high": 0.1}}
 # A run without torch whose loss is its learning rate; it writes what train.py writes.
 FAKE_TRIAL = """
 import json, os, sys, time, yaml
-from pathlib import Path
-folder = Path(sys.argv[1])
 config = yaml.safe_load((folder / "job.yaml").read_text())
 assert config["test"] is False
 lr, kind = float(config["optimizer"]["lr"]), os.environ.get("KIND", "")
@@ -54,9 +51,7 @@ Start = Callable[..., "optuna.Study"]
 @pytest.fixture
 def start(tmp_path, monkeypatch) -> Start:
     """Start a search in this process; returns its study."""
-    (tmp_path / "fake_trial.py").write_text(FAKE_TRIAL)
-    monkeypatch.setattr(pool_module, "WORKER", "fake_trial")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    use_as_worker(FAKE_TRIAL, tmp_path, monkeypatch)
 
     def run(*typed: str) -> "optuna.Study":
         cfg = composed(["model=lenet", "trainer.max_epochs=4", *typed], "search")
