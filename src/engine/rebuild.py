@@ -24,12 +24,16 @@ Checkpoint = Mapping[str, Any]
 
 
 def checkpoint_files(ckpt: str | Sequence[str]) -> list[Path]:
-    """Return the files of `ckpt=`: `a.ckpt`, `a.ckpt,b.ckpt`, `[a.ckpt,b.ckpt]`, or run folders."""
-    if isinstance(ckpt, str) and not os.path.exists(ckpt):  # a file may have any name
-        is_list = ckpt.startswith("[") and ckpt.endswith("]")
-        ckpt = (ckpt[1:-1] if is_list else ckpt).split(",")
-    paths = [ckpt] if isinstance(ckpt, str) else [path.strip() for path in ckpt]
-    return [checkpoint.find(path) for path in paths]
+    """Return the files of `ckpt=`, see `split_paths`; a run folder stands for its checkpoint."""
+    return [checkpoint.find(path) for path in split_paths(ckpt)]
+
+
+def split_paths(given: str | Sequence[str]) -> list[str]:
+    """The paths of `A`, `A,B`, `[A,B]` or a list."""
+    if isinstance(given, str) and not os.path.exists(given):  # a path may have any name
+        is_list = given.startswith("[") and given.endswith("]")
+        given = (given[1:-1] if is_list else given).split(",")
+    return [given] if isinstance(given, str) else [path.strip() for path in given]
 
 
 def rebuild_task(

@@ -194,4 +194,5 @@ def write_tables(
     wrong = misclassified(predictions)
     columns = wrong.confidence.tolist(), wrong.true_probability.tolist()
     write_images("misclassified.csv", wrong, ["confidence", "label_probability"], *columns)
-    write_images("predictions.csv", predictions, ["probability"], predictions.confidence.tolist())
+    columns = predictions.confidence.tolist(), predictions.true_probability.tolist()
+    write_images("predictions.csv", predictions, ["probability", "label_probability"], *columns)

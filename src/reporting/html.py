@@ -55,7 +55,7 @@ def write_report(
             if isinstance(datamodule, ImageDataModule):  # not a plain LightningDataModule
                 page["misclassified"] = misclassified_gallery(task, datamodule, split)
                 page["samples"] = training_samples(datamodule) if show_samples else None
-        _render(folder / "report.html", "report.html.jinja", page)
+        render(folder / "report.html", "report.html.jinja", page)
     except OSError as error:
         log.warning("report.html could not be written: %s", error)
     except Exception:
@@ -76,7 +76,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
         "warning": "",
         "results": results,
         "extra_metrics": list(config.get("metrics") or []),
-        "curves": [(name, _save(folder, name, figure)) for name, figure in curves],
+        "curves": [(name, save_plot(folder, name, figure)) for name, figure in curves],
         "classes": None,
         "misclassified": None,
         "samples": None,
@@ -86,7 +86,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     }
 
 
-def _save(folder: Path, title: str, figure: Figure) -> str:
+def save_plot(folder: Path, title: str, figure: Figure) -> str:
     """Write a plot as a PNG file into the folder; returns it as SVG."""
     name = re.sub(r"[^\w.-]+", "_", title.lower())[:100]
     to_png(figure, folder / "plots" / f"{name}.png")
@@ -118,14 +118,14 @@ def _class_section(
     )
     return {
         "title": f"{split}, {len(evaluation.predictions.labels):,} images",
-        "bars": _save(folder, "Recall and precision", plots.class_bars(rows[:MAX_BARS])),
+        "bars": save_plot(folder, "Recall and precision", plots.class_bars(rows[:MAX_BARS])),
         "rows": rows[:MAX_ROWS],
         "rows_note": rows_note,
-        "matrix": _save(folder, "Confusion matrix", matrix),
+        "matrix": save_plot(folder, "Confusion matrix", matrix),
         "matrix_note": matrix_note,
         "matrix_width": 20 * len(chosen) + 90,
         "pairs": analysis.confused_pairs(classes, confusion),
-        "reliability": _save(folder, "Reliability diagram", plots.reliability_diagram(bins)),
+        "reliability": save_plot(folder, "Reliability diagram", plots.reliability_diagram(bins)),
         "calibration_error": f"{analysis.expected_calibration_error(bins):.4f}",
     }
 
@@ -157,9 +157,9 @@ def write_sweep_page(
         "rows": _records(jobs),
         "groups": [] if groups is None else _records(groups),
         "repeated": repeated,
-        "plots": [(title, _save(folder, title, figure)) for title, figure in figures],
+        "plots": [(title, save_plot(folder, title, figure)) for title, figure in figures],
     }
-    _render(folder / f"{kind}.html", "sweep.html.jinja", page)
+    render(folder / f"{kind}.html", "sweep.html.jinja", page)
 
 
 def _records(table: "pd.DataFrame") -> list[dict[str, Any]]:
@@ -172,7 +172,8 @@ def _without_controls(value: Any) -> Any:
     return printable(value, LINES) if type(value) is str else value
 
 
-def _render(path: Path, template: str, page: dict[str, Any]) -> None:
+def render(path: Path, template: str, page: dict[str, Any]) -> None:
+    """Write a page from a template and its values."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,

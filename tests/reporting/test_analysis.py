@@ -119,7 +119,7 @@ def test_tables_hold_every_image_with_its_name(evaluation, tmp_path):
             return list(csv.DictReader(file))
 
     rows = read("predictions.csv")
-    assert list(rows[0]) == ["image", "label", "prediction", "probability"]
+    assert list(rows[0]) == ["image", "label", "prediction", "probability", "label_probability"]
     assert [row["image"] for row in rows] == names
     assert [row["prediction"] for row in rows] == [classes[i] for i in (0, 0, 1, 2, 2)]
     wrong = read("misclassified.csv")
