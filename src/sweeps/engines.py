@@ -39,6 +39,21 @@ def check_engine(target: str) -> None:
     os.environ["PYTHONPATH"] = python_path()  # for the processes of Ray and SLURM
 
 
+def check_order(launcher: DictConfig, numbers: Sequence[int]) -> None:
+    """Check that the launcher can run jobs with these numbers.
+
+    Raises:
+        UserError: it numbers them itself, in the order of the command.
+    """
+    if not launcher._target_.endswith(".ProcessLauncher") and list(numbers) != list(
+        range(len(numbers))
+    ):
+        raise UserError(
+            "The jobs of this command are in another order in the folder of the sweep.",
+            "Type its command again, or leave out hydra/launcher=... .",
+        )
+
+
 def check_processes(launcher: DictConfig, jobs: Sequence[Job]) -> None:
     """Check that the launcher can run jobs of several processes.
 

@@ -19,6 +19,12 @@ MAX_ERROR = 2000  # characters
 MAX_EPOCHS = 2**31
 
 
+def job_folders(folder: Path) -> list[Path]:
+    """The folders of the jobs of a sweep or search, by their names."""
+    paths = (path.parents[1] for path in folder.rglob(str(OVERRIDES)))
+    return sorted(paths, key=lambda path: (len(path.name), path.name))
+
+
 def typed_for(folder: Path) -> list[str] | None:
     """The overrides of a job; None where its file cannot be read or holds something else."""
     try:

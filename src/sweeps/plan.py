@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -22,8 +23,8 @@ from ..errors import UserError
 from ..runs.files import Lock, read_json
 from ..runs.run_folder import RunFolder, last_checkpoint, status
 from .compose import compose_job, expand_grid, freeze, frozen_config, restore
-from .engines import check_engine, check_processes
-from .job_files import OVERRIDES, typed_for
+from .engines import check_engine, check_order, check_processes
+from .job_files import OVERRIDES, job_folders, typed_for
 from .pool import Job
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 class SweepPlan:
     """The sweep that this process has started: its jobs by their numbers, and its lock."""
 
-    jobs: dict[int, Job] = field(default_factory=dict)
+    jobs: dict[int, Job] = field(default_factory=dict)  # in the order of the command
     lock: Lock | None = None
 
 
@@ -55,13 +56,20 @@ def plan_sweep(config: DictConfig) -> None:
     folder = Path(config.hydra.sweep.dir).absolute()  # read first: all jobs find the same time
     grid = expand_grid(config)
     shared = set(grid[0]).intersection(*grid)
-    jobs = [compose_job(config, i, overrides) for i, overrides in enumerate(grid)]
-    for number, job in enumerate(jobs):
+    numbers = _number_jobs(folder, grid)
+    jobs = [compose_job(config, *pair) for pair in zip(numbers, grid, strict=True)]
+    if len({job.folder for job in jobs}) < len(jobs):
+        raise UserError(
+            f"{len(jobs)} jobs share {len({job.folder for job in jobs})} folders.",
+            "Let hydra.sweep.subdir name each job, as '${hydra:job.num}' does.",
+        )
+    for job in jobs:
         varying = [override for override in job.overrides if override not in shared]
         job.label += f" ({' '.join(varying)})" if varying else ""
         _check_mode(job.config)
-        _check_same_sweep(folder, number, job)
+        _check_settings(job)
         restore(job)
+    check_order(config.hydra.launcher, numbers)
     check_processes(config.hydra.launcher, jobs)
     _check_jobs(jobs)
     PLAN.lock = _lock(folder, jobs)
@@ -85,16 +93,32 @@ def _check_mode(config: DictConfig) -> None:
             raise UserError(f"{mode} is not possible in a sweep.", f"Leave out -m, or {mode}=...")
 
 
-def _check_same_sweep(sweep: Path, number: int, job: Job) -> None:
-    path = job.folder / OVERRIDES
-    if not path.exists():
+def _number_jobs(folder: Path, grid: Sequence[Sequence[str]]) -> list[int]:
+    """The number of each job: that of the folder with its settings, or else the next free one."""
+    known: dict[tuple[str, ...], list[int]] = {}
+    held = [path for path in job_folders(folder) if path.name.isdecimal()]
+    for path in held:
+        settings = tuple(sorted(typed_for(path) or []))
+        known.setdefault(settings, []).append(int(path.name))
+    free = count(max((int(path.name) for path in held), default=-1) + 1)
+    found = [known.get(tuple(sorted(overrides))) for overrides in grid]
+    numbers = [numbers.pop(0) if numbers else next(free) for numbers in found]
+    new = len(set(numbers) - {int(path.name) for path in held})
+    if held and new:
+        show(f"{new} of {len(grid)} jobs are new in {folder}, which holds {len(held)} jobs.")
+    return numbers
+
+
+def _check_settings(job: Job) -> None:
+    """Refuse a folder that holds other settings, where `hydra.sweep.subdir` gives it to several."""
+    if not (job.folder / OVERRIDES).exists():
         return
     before = typed_for(job.folder)
     if before is None or sorted(before) != sorted(job.overrides):
-        what = "of unknown settings" if before is None else " ".join(before)
+        what = "unknown settings" if before is None else " ".join(before)
         raise UserError(
-            f"{sweep} holds another sweep: its job {number} is {what}.",
-            "Type the command that it was started with, or leave out hydra.sweep.dir.",
+            f"{job.folder} holds another job, with {what}.",
+            "Leave out hydra.sweep.dir, or let hydra.sweep.subdir name each job.",
         )
 
 

@@ -19,7 +19,7 @@ from ..reporting.text import format_number, render_table
 from ..runs.files import Lock, read_json, write_text
 from ..runs.reading import number
 from ..runs.run_folder import status
-from .job_files import OVERRIDES, is_column, one_line, read_numbers, read_settings
+from .job_files import is_column, job_folders, one_line, read_numbers, read_settings
 
 log = logging.getLogger(__name__)
 MAX_PLOTS = 20
@@ -81,8 +81,7 @@ def read_jobs(folder: Path) -> tuple[pd.DataFrame, list[str]]:
         status, the metrics of `val` and `test`, best_epoch, train_seconds, folder and error; and
         the keys that vary.
     """
-    paths = (path.parents[1] for path in folder.rglob(str(OVERRIDES)))
-    folders = sorted(paths, key=lambda path: (len(path.name), path.name))
+    folders = job_folders(folder)
     settings = pd.DataFrame(map(read_settings, folders)).fillna("")
     keys = [name for name in settings if settings[name].nunique() > 1 and not is_column(name)]
     jobs = pd.DataFrame({"job": [path.relative_to(folder).as_posix() for path in folders]})

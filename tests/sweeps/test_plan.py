@@ -147,11 +147,44 @@ def test_check_builds_the_jobs_and_ends(tmp_path, capsys):
     assert not (tmp_path / "sweep" / "0" / JOB_CONFIG).exists()
 
 
-def test_a_folder_with_another_sweep_is_left_alone(tmp_path):
-    plan(tmp_path, "model=lenet", "seed=0,1")
-    with pytest.raises(UserError, match="another sweep: its job 1 is model=lenet seed=1"):
-        plan(tmp_path, "model=lenet", "seed=0,2")
-    assert len(plan(tmp_path, "seed=0,1,2", "model=lenet")) == 3  # more of the same is fine
+def test_a_sweep_grows_by_its_settings(tmp_path, capsys):
+    """A job keeps its number, whichever key is outermost; another grid adds its jobs."""
+    first = plan(tmp_path, "optimizer.lr=0.1,0.2", "seed=0,1")
+    assert [job.folder.name for job in first] == ["0", "1", "2", "3"]
+    grown = plan(tmp_path, "seed=0,1,2", "optimizer.lr=0.1,0.2")
+    assert [job.folder.name for job in grown] == ["0", "2", "1", "3", "4", "5"]
+    assert "2 of 6 jobs are new" in capsys.readouterr().out
+    settings = {job.folder.name: job.overrides for job in grown}
+    assert settings["4"] == ["seed=2", "optimizer.lr=0.1"]
+    other = plan(tmp_path, "model=lenet,simple_v3")
+    assert [job.folder.name for job in other] == ["6", "7"]
+    assert "2 of 2 jobs are new" in capsys.readouterr().out
+    assert len(plan(tmp_path, "seed=0,1,2", "optimizer.lr=0.1,0.2")) == 6
+    assert "new" not in capsys.readouterr().out
+
+
+def test_a_recipe_may_hold_a_grid(tmp_path):
+    conf = tmp_path / "conf"
+    shutil.copytree(ROOT / "conf", conf)
+    recipe = "# @package _global_\nhydra:\n  sweeper:\n    params:\n      seed: 0,1,2\n"
+    (conf / "experiment" / "grid.yaml").write_text(recipe)
+    jobs = plan(tmp_path / "sweep", "experiment=grid", conf=conf)
+    assert [job.overrides for job in jobs] == [[f"seed={i}", "experiment=grid"] for i in range(3)]
+
+
+def test_jobs_that_share_a_folder_are_refused(tmp_path):
+    with pytest.raises(UserError, match="holds another job, with seed=0"):
+        plan(tmp_path, "seed=0", "hydra.sweep.subdir=job")
+        plan(tmp_path, "seed=1", "hydra.sweep.subdir=job")
+    with pytest.raises(UserError, match="2 jobs share 1 folders"):
+        plan(tmp_path / "new", "seed=1,2", "hydra.sweep.subdir=job")
+
+
+def test_other_engines_number_jobs_themselves(tmp_path):
+    plan(tmp_path, "seed=0,1")
+    with pytest.raises(UserError, match="another order"):
+        plan(tmp_path, "seed=1,2", "hydra/launcher=basic")
+    assert len(plan(tmp_path, "seed=0,1,2", "hydra/launcher=basic")) == 3
 
 
 def test_a_running_sweep_or_job_is_not_started_again(tmp_path, monkeypatch):
