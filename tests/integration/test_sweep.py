@@ -152,6 +152,28 @@ def test_six_jobs_with_two_faults_equal_an_undisturbed_sweep(sweep, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_sweep_that_has_grown_equals_a_whole_one(sweep, tmp_path):
+    """To 12 jobs in two steps, with another key outermost and one job killed."""
+    (sweep / "kill.5").touch()
+    assert run_sweep(sweep, "optimizer.lr=0.05,0.01", "seed=0,1").returncode == 0
+    grown = run_sweep(sweep, "seed=0,1,2", "optimizer.lr=0.05,0.01", "hydra.launcher.n_jobs=2")
+    assert grown.returncode == 1 and "2 of 6 jobs are new" in grown.stdout, grown.stdout
+    settings = ["optimizer.lr=0.05,0.01,0.02,0.03", "seed=0,1,2", "hydra.launcher.n_jobs=2"]
+    assert run_sweep(sweep, *settings).returncode == 0
+    whole = tmp_path / "whole"
+    assert run_sweep(whole, *settings).returncode == 0
+    tables = [
+        {
+            (row["optimizer.lr"], row["seed"]): (row["status"], row["val/loss"], row["test/acc"])
+            for row in read_rows(folder).values()
+        }
+        for folder in (sweep, whole)
+    ]
+    assert len(tables[0]) == 12 and tables[0] == tables[1]
+    assert [num_starts(sweep / str(job)) for job in range(12)] == [1] * 5 + [2] + [1] * 6
+
+
+@pytest.mark.slow
 def test_hydras_own_launcher_continues_behind_a_failed_job(sweep):
     """One process for all jobs: the same records, the same second start."""
     (sweep / "raise.0").touch()
