@@ -37,7 +37,7 @@ class AnswerRule:
     def answer(self, ranking: Sequence[tuple[str, float]], distance: float | None) -> str:
         """The answer for a ranking of classes and a distance from the training images."""
         name, probability = ranking[0]
-        if self.marks_unknown and not (distance or 0) <= 1:
+        if self.marks_unknown and distance is not None and not distance <= 1:
             return UNKNOWN
         is_sure = self.threshold is None or probability >= self.threshold
         return name if is_sure else UNSURE
@@ -79,17 +79,23 @@ class SortedCopies:
         answers: all that can occur.
 
     Raises:
-        UserError: the folder has something in it, or is a file.
+        UserError: the folder cannot be made, or has something in it.
     """
 
     def __init__(self, folder: str | None, answers: Sequence[str]):
         self.root = None if folder is None else Path(folder).expanduser()
         if self.root is None:
             return
-        if self.root.exists() and not (self.root.is_dir() and not any(self.root.iterdir())):
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            is_empty = not any(self.root.iterdir())
+        except OSError as error:
+            problem = f"sort_to={folder} cannot be used as a folder: {error.strerror}."
+            raise UserError(problem, "Name a new folder.") from None
+        if not is_empty:
             raise UserError(
-                f"sort_to={folder} is not an empty folder.",
-                "Name a new one: earlier copies are neither overwritten nor mixed with new ones.",
+                f"sort_to={folder} is not empty.",
+                "Name a new folder: copies are never mixed with other files.",
             )
         self._folders = _folder_names(answers)
         self._counts: Counter[tuple[str, str]] = Counter()  # of equal names in a folder

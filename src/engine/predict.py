@@ -203,7 +203,7 @@ def log_predictions(path: str, writer: PredictionWriter) -> None:
         rows.append([prediction.file.removeprefix(prefix), *answer, *classes])
     if rows:
         header = ["file", *["answer"] * writer.with_answers, "prediction"]
-        ranks = [f"{rank}." for rank in range(2, len(rows[0]) - len(header) + 3)]
+        ranks = [f"{rank}." for rank in range(2, 2 + len(rows[0]) - len(header))]
         log.info("%s", render_table([*header, *ranks], rows))
         _log_rest(writer.counts.total(), "predictions.csv")
     most_common = writer.counts.most_common(10)
