@@ -30,7 +30,7 @@ from .tracebacks import format_error
 log = logging.getLogger(__name__)
 
 # Keys whose values Hydra's grammar must not read.
-VERBATIM = ("ckpt", "path", "run", "runs", "resume", "reproduce", "output")
+VERBATIM = ("ckpt", "path", "run", "runs", "resume", "reproduce", "output", "sort_to")
 # Hydra's options that are followed by a value, which may hold =.
 OPTIONS = ["-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"]
 OPTIONS += ["--experimental-rerun"]

@@ -30,7 +30,9 @@ from ..reporting.html import write_report
 from ..runs import RunFolder, checkpoint
 from ..runs.environment import command_line
 from ..tasks import ClassificationTask
+from .calibrate import calibrate
 from .exported import read_exported
+from .predict import choose_device
 from .rebuild import Checkpoint, checkpoint_files, rebuild_datamodule, rebuild_task
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,10 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     changes = {key: value for key, value in resolved(cfg.data).items() if value is not None}
     datamodule = rebuild_datamodule(checkpoints[0], changes)
     datamodule.remap_labels(task.classes)
+    measured: dict[str, Any] = {}
+    if cfg.calibrate:
+        measured = {"calibration": _calibrate(cfg, paths, checkpoints[0], datamodule)}
+        checkpoints, task, metrics = _read_networks(cfg, paths)
     split = cfg.split or ("test" if datamodule.has_test else "val")
     for stored in checkpoints:
         _check_not_fitted(stored, datamodule, split)
@@ -90,7 +96,7 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     run.note(data=describe_data(trainer))
     files = [str(path.absolute()) for path in paths]
     evaluated = files[0] if len(files) == 1 else files
-    run.finish({"status": "completed", "checkpoint": evaluated, split: results})
+    run.finish({"status": "completed", "checkpoint": evaluated, split: results} | measured)
     title = f"Evaluation of {run_title(trainer, task)}"
     write_report(run.path, title, task, datamodule, split, show_samples=False)
     log_classes(split, task.classes, evaluation)
@@ -123,6 +129,27 @@ def _read_networks(
     mean, std = [0.0] * channels, [1.0] * channels  # the graph normalizes
     task = ClassificationTask(network, description["classes"], mean, std, metrics=metrics)
     return [{"description": description}], task, metrics
+
+
+def _calibrate(
+    cfg: DictConfig, paths: Sequence[Path], stored: Checkpoint, datamodule: ImageDataModule
+) -> dict[str, Any]:
+    """Calibrate a checkpoint on the validation images of its training."""
+    if len(paths) > 1 or paths[0].suffix == ".onnx" or cfg.tta is not None:
+        raise UserError(
+            "calibrate=true takes one checkpoint, without tta=.",
+            "Calibrate each checkpoint by itself, then evaluate or export them.",
+        )
+    _check_not_fitted(stored, datamodule, "val")
+    trained = stored["description"].get("data") or {}
+    now = {"fingerprint": datamodule.fingerprint(), "split_hash": datamodule.split_hash()}
+    if any(trained.get(key) != value for key, value in now.items()):
+        raise UserError(
+            "calibrate=true needs the data of the training, divided as they were then.",
+            "Leave out data=, and give their folder with data.root=FOLDER.",
+        )
+    name = cfg.trainer.accelerator
+    return calibrate(paths[0], datamodule, choose_device("auto" if name == "gpu" else name))
 
 
 def _build_trainer(cfg: DictConfig, stored: Checkpoint, folder: Path) -> L.Trainer:

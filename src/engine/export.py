@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 
 from ..errors import UserError
+from ..inference.calibration import Calibration, read_calibration
 from ..inference.classifier import Classifier, build_network
 from ..runs import checkpoint
 from ..runs.reading import check_folder
@@ -45,7 +46,10 @@ def export(cfg: DictConfig) -> Path:
     stored = checkpoint.read(cfg.ckpt)
     check_format(cfg.format)
     check_precision(cfg.precision, cfg.format)
-    classifier = Classifier(build_network(stored), stored["description"]).eval()
+    calibration = read_calibration(stored)
+    # Of the calibration, the temperature is part of the graph.
+    only_temperature = Calibration(calibration.temperature)
+    classifier = Classifier(build_network(stored), stored["description"], only_temperature).eval()
     ckpt = checkpoint.find(cfg.ckpt)
     is_int8 = cfg.precision == "int8"
     target = _target_path(ckpt, cfg.output, f".{cfg.format}", ".int8" if is_int8 else "")
@@ -73,6 +77,8 @@ def export(cfg: DictConfig) -> Path:
         _log_int8(settings["int8"])
     if parity is not None:
         _log_parity(parity)
+    if calibration.known is not None:
+        log.info("Not exported: what predict.py recognizes unknown images by")
     log.info("%s", target)
     return target
 

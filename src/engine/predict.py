@@ -23,6 +23,7 @@ from ..reporting.grad_cam import grad_cam, overlay
 from ..reporting.text import render_table
 from ..runs import RunFolder, checkpoint
 from ..runs.environment import command_line
+from .answers import UNKNOWN, UNSURE, AnswerRule, SortedCopies, answer_rule
 from .prediction_files import (
     SHOWN,
     DecodedBatch,
@@ -58,10 +59,14 @@ def predict(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             )
     files, skipped = find_files(str(cfg.path))
     classifier = load(cfg.ckpt).to(choose_device(cfg.device))
+    rule = answer_rule(cfg, classifier)
+    if not rule.marks_unknown:
+        classifier.known = None
+    copies = SortedCopies(cfg.sort_to, [*classifier.classes, UNSURE, UNKNOWN])
     run = RunFolder(folder)
     run.start(plain_config(cfg), command_line())
     try:
-        writer = _predict_files(cfg, classifier, files, run.path)
+        writer = _predict_files(cfg, classifier, files, run.path, rule, copies)
     except BaseException as error:
         run.record_failure(error)
         raise
@@ -72,6 +77,8 @@ def predict(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "unreadable": writer.num_unreadable,
         "classes": dict(writer.counts.most_common()),
     }
+    if rule.is_used:
+        results |= {"threshold": rule.threshold, "answers": dict(writer.answers.most_common())}
     run.finish(results)
     log_predictions(str(cfg.path), writer)
     if skipped:
@@ -100,16 +107,22 @@ def choose_device(name: str) -> torch.device:
 
 
 def _predict_files(
-    cfg: DictConfig, classifier: Classifier, files: Sequence[str], folder: Path
+    cfg: DictConfig,
+    classifier: Classifier,
+    files: Sequence[str],
+    folder: Path,
+    rule: AnswerRule,
+    copies: SortedCopies,
 ) -> PredictionWriter:
     top_k = min(cfg.top_k, len(classifier.classes))
     shutil.rmtree(folder / "cam", ignore_errors=True)  # of an earlier prediction
-    with PredictionWriter(folder, top_k) as writer:
+    with PredictionWriter(folder, top_k, rule.is_used) as writer:
         for batch in _batches(cfg, classifier, files):
             predictions: list[Prediction] = []
             if batch.files:
                 done = writer.counts.total()
-                predictions = _predict_batch(classifier, batch, top_k, folder / "cam", done)
+                predictions = _predict_batch(classifier, batch, top_k, folder / "cam", done, rule)
+            copies.copy(predictions)
             writer.write(predictions, batch.failures)
     return writer
 
@@ -146,14 +159,19 @@ def _batches(cfg: DictConfig, classifier: Classifier, files: Sequence[str]) -> A
 
 
 def _predict_batch(
-    classifier: Classifier, batch: DecodedBatch, top_k: int, folder: Path, done: int
+    classifier: Classifier,
+    batch: DecodedBatch,
+    top_k: int,
+    folder: Path,
+    done: int,
+    rule: AnswerRule,
 ) -> list[Prediction]:
     """Predict a batch, after `done` files; with views, write Grad-CAM overlays into `folder`."""
     images = batch.images.to(classifier.mean.device, non_blocking=True)
-    all_probabilities = batch.probabilities
+    all_probabilities, all_distances = batch.probabilities, batch.distances
     if all_probabilities is None:
         with torch.inference_mode():
-            all_probabilities = classifier(images).softmax(1)
+            all_probabilities, all_distances = classifier.measure(images)
     probabilities, indices = all_probabilities.topk(top_k)
     cams: list[str | None] = [None] * len(batch.files)
     if batch.views.numel():
@@ -167,24 +185,34 @@ def _predict_batch(
         [(classifier.classes[index], value) for index, value in zip(*row, strict=True)]
         for row in zip(indices.tolist(), probabilities.tolist(), strict=True)
     ]
-    return [Prediction(*row) for row in zip(batch.files, rankings, cams, strict=True)]
+    distances = [None] * len(batch.files) if all_distances is None else all_distances.tolist()
+    answers = [
+        rule.answer(*row) if rule.is_used else None for row in zip(rankings, distances, strict=True)
+    ]
+    columns = (batch.files, rankings, cams, answers, distances)
+    return [Prediction(*row) for row in zip(*columns, strict=True)]
 
 
 def log_predictions(path: str, writer: PredictionWriter) -> None:
     """Log the first rows of both tables, without the folder `path`, and the counts."""
     prefix = os.path.join(os.path.expanduser(path), "")
     rows = []
-    for file, ranking, _ in writer.first_predictions:
-        classes = [f"{name} {probability:.4f}" for name, probability in ranking]
-        rows.append([file.removeprefix(prefix), *classes])
+    for prediction in writer.first_predictions:
+        classes = [f"{name} {probability:.4f}" for name, probability in prediction.ranking]
+        answer = [prediction.answer or ""] if writer.with_answers else []
+        rows.append([prediction.file.removeprefix(prefix), *answer, *classes])
     if rows:
-        ranks = [f"{rank}." for rank in range(2, len(rows[0]))]
-        log.info("%s", render_table(["file", "prediction", *ranks], rows))
+        header = ["file", *["answer"] * writer.with_answers, "prediction"]
+        ranks = [f"{rank}." for rank in range(2, 2 + len(rows[0]) - len(header))]
+        log.info("%s", render_table([*header, *ranks], rows))
         _log_rest(writer.counts.total(), "predictions.csv")
     most_common = writer.counts.most_common(10)
     classes = [f"{name}: {count:,}" for name, count in most_common]
     classes += ["..."] * (len(writer.counts) > 10)
     log.info("Predicted %s (%s)", f"{writer.counts.total():,}", ", ".join(classes))
+    if writer.with_answers:
+        counts = [f"{name}: {count:,}" for name, count in writer.answers.most_common(10)]
+        log.info("Answered %s", ", ".join(counts))
     if writer.num_unreadable:
         rows = [[file.removeprefix(prefix), reason] for file, reason in writer.first_failures]
         table = render_table(["file", "reason"], rows)

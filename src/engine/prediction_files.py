@@ -30,6 +30,8 @@ class Prediction(NamedTuple):
     file: str
     ranking: list[tuple[str, float]]  # (class, probability), the most probable class first
     cam: str | None = None  # path of the Grad-CAM overlay inside the run folder
+    answer: str | None = None  # the class, `unsure` or `unknown`; None where none is asked for
+    distance: float | None = None  # from the training images; above 1 for unknown
 
 
 def find_files(path: str) -> tuple[list[str], int]:
@@ -86,6 +88,7 @@ class DecodedBatch(NamedTuple):
     views: torch.Tensor  # uint8 (B, 3, view, view); (B, 0) where none are needed
     failures: list[Failure]
     probabilities: torch.Tensor | None = None  # (B, num_classes) where a worker computed them
+    distances: torch.Tensor | None = None  # (B,) likewise, where the classifier has them
 
 
 class ImageFiles(Dataset):
@@ -145,8 +148,11 @@ class PredictedFiles(ImageFiles):
         if not batch.files:
             return batch
         with torch.inference_mode():
-            probabilities = self.classifier(batch.images).softmax(1)
-        return batch._replace(probabilities=probabilities.clone(), images=batch.images[:0])
+            values = self.classifier.measure(batch.images)
+        probabilities, distances = (None if v is None else v.clone() for v in values)
+        return batch._replace(
+            probabilities=probabilities, distances=distances, images=batch.images[:0]
+        )
 
 
 class PredictionWriter:
@@ -159,11 +165,13 @@ class PredictionWriter:
     Args:
         folder: the run folder.
         top_k: classes per image.
+        with_answers: also write what is answered, see `Prediction`.
     """
 
-    def __init__(self, folder: Path, top_k: int):
-        self.folder = folder
+    def __init__(self, folder: Path, top_k: int, with_answers: bool = False):
+        self.folder, self.with_answers = folder, with_answers
         self.counts: Counter[str] = Counter()  # images by predicted class
+        self.answers: Counter[str] = Counter()  # images by answer
         self.num_unreadable = 0
         self.first_predictions: list[Prediction] = []  # at most SHOWN, for the console
         self.first_failures: list[Failure] = []
@@ -172,7 +180,8 @@ class PredictionWriter:
         self._jsonl = self._open("predictions.jsonl", "backslashreplace")
         self._unreadable = self._open_csv("unreadable.csv")
         ranks = [(f"class_{rank}", f"probability_{rank}") for rank in range(1, top_k + 1)]
-        self._csv.writerow(["file", *chain.from_iterable(ranks)])
+        answers = ["answer", "distance"] if with_answers else []
+        self._csv.writerow(["file", *chain.from_iterable(ranks), *answers])
         self._unreadable.writerow(["file", "reason"])
 
     def _open(self, name: str, errors: str) -> IO[str]:
@@ -186,13 +195,20 @@ class PredictionWriter:
 
     def write(self, predictions: Sequence[Prediction], failures: Sequence[Failure]) -> None:
         """Append the predictions of a batch and the files that have none."""
-        for file, ranking, cam in predictions:
-            cells = [(name, f"{probability:.6f}") for name, probability in ranking]
-            self._csv.writerow(map(_quotable, [file, *chain.from_iterable(cells)]))
+        for file, ranking, cam, answer, distance in predictions:
+            cells = [file]
+            for name, probability in ranking:
+                cells += [name, f"{probability:.6f}"]
+            if answer is not None:
+                cells += [answer, "" if distance is None else f"{distance:.4f}"]
+            self._csv.writerow(map(_quotable, cells))
             classes = [{"class": name, "probability": round(p, 6)} for name, p in ranking]
             row: dict[str, Any] = {"file": file, "predictions": classes}
             if cam is not None:
                 row["cam"] = cam
+            if answer is not None:
+                row |= {"answer": answer, "distance": distance and round(distance, 4)}
+                self.answers[answer] += 1
             self._jsonl.write(json.dumps(row, ensure_ascii=False) + "\n")
         self._unreadable.writerows(map(_quotable, failure) for failure in failures)
         self.counts.update(prediction.ranking[0][0] for prediction in predictions)

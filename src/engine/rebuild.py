@@ -15,6 +15,7 @@ from ..config.validate import parameters, targets, validate
 from ..datamodules import ImageDataModule, ImageFolderDataModule
 from ..errors import UserError
 from ..inference import Classifier, Ensemble, build_network
+from ..inference.calibration import read_calibration
 from ..inference.classifier import batch_size
 from ..runs import checkpoint
 from ..tasks import ClassificationTask
@@ -57,6 +58,9 @@ def rebuild_task(
     classes = description["classes"]
     if len(checkpoints) == 1 and not flip:
         network = build_network(checkpoints[0])
+        temperature = read_calibration(checkpoints[0]).temperature
+        if temperature != 1:
+            network.register_forward_hook(lambda module, images, logits: logits / temperature)
         mean, std = description["mean"], description["std"]
         return ClassificationTask(network, classes, mean, std, metrics=metrics)
     for path, stored in zip(paths, checkpoints, strict=True):
@@ -70,7 +74,10 @@ def rebuild_task(
                 f"{path} and {paths[0]} have other values of {', '.join(different)}.",
                 "Average networks that were trained on the same classes and sizes of images.",
             )
-    members = [Classifier(build_network(stored), stored["description"]) for stored in checkpoints]
+    members = [
+        Classifier(build_network(stored), stored["description"], read_calibration(stored))
+        for stored in checkpoints
+    ]
     ensemble = Ensemble(members, classes, flip)  # each member normalizes by itself
     mean, std = [0.0] * description["channels"], [1.0] * description["channels"]
     return ClassificationTask(ensemble, classes, mean, std, metrics=metrics)

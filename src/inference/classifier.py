@@ -1,21 +1,20 @@
 """A trained network with its classes, input size and normalization."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from torchvision.transforms.v2.functional import to_pil_image
 
-from ..datamodules.decode import ImageSource, decode, to_8_bit, to_array
+from ..datamodules.decode import ImageSource, decode, to_array
 from ..errors import UserError
 from ..models.weights import check_weights, load_weights
 from ..runs import checkpoint as checkpoint_files
+from .calibration import Calibration, check_width, features_and_logits, read_calibration
+from .images import name_of, to_list
 
-PIXEL_TYPES = (torch.uint8, torch.uint16, np.uint8, np.uint16)
 BATCH_SIZE = 64  # images that a network gets at once where nobody says otherwise
 MAX_PIXELS = BATCH_SIZE * 512 * 512  # of them all, as the memory allows
 # On a CPU, activations of larger batches fall out of its caches: see benchmarks/predict_speed.py.
@@ -31,14 +30,22 @@ class Classifier(nn.Module):
         model: (N, C, H, W) normalized images -> (N, num_classes) logits.
         description: `classes`, `channels`, `mean` and `std` (of pixels from 0 to 1), and
             optionally `image_size` and `resize`, as in a checkpoint.
+        calibration: what evaluate.py has measured, as in a checkpoint.
     """
 
     mean: torch.Tensor  # (1, C, 1, 1)
     std: torch.Tensor
 
-    def __init__(self, model: nn.Module, description: Mapping[str, Any]):
+    def __init__(
+        self,
+        model: nn.Module,
+        description: Mapping[str, Any],
+        calibration: Calibration | None = None,
+    ):
         super().__init__()
         self.model = model
+        self.calibration = calibration or Calibration()
+        self.known = self.calibration.known  # as a module, which `to` moves
         self.classes: list[str] = list(description["classes"])
         self.channels: int = description["channels"]
         self.image_size: int | None = description.get("image_size")
@@ -47,8 +54,10 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(description["std"]).view(1, -1, 1, 1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 (N, C, H, W) -> logits (N, num_classes)."""
+        """uint8 (N, C, H, W) -> logits (N, num_classes), divided by the temperature."""
         logits = self.model(self.normalize(images))
+        if self.calibration.temperature != 1:
+            logits = logits / self.calibration.temperature
         if logits.shape[-1] != len(self.classes):
             raise UserError(
                 f"The network has {logits.shape[-1]} outputs for {len(self.classes)} classes.",
@@ -81,7 +90,7 @@ class Classifier(nn.Module):
         Raises:
             UserError: a file that cannot be read, or a value that is not an image.
         """
-        return self._probabilities([self._prepare(image) for image in _to_list(images)])
+        return self._probabilities([self._prepare(image) for image in to_list(images)])
 
     @torch.inference_mode()
     def predict_each(self, images: Sequence[Any]) -> list[torch.Tensor | UserError]:
@@ -94,7 +103,7 @@ class Classifier(nn.Module):
         results: list[Any] = []  # first the prepared images
         for image in images:
             try:
-                found = _to_list(image)
+                found = to_list(image)
                 if len(found) != 1:
                     raise UserError(f"The item has {len(found)} images.", "Give one per item.")
                 results.append(self._prepare(found[0]))
@@ -105,13 +114,45 @@ class Classifier(nn.Module):
             results[i] = row
         return results
 
+    @torch.inference_mode()
+    def is_unknown(self, images: Any) -> torch.Tensor:
+        """bool (N,): which images are unlike those of the training, see `KnownImages`.
+
+        Args:
+            images: as in `predict`.
+
+        Raises:
+            UserError: the checkpoint is not calibrated, or as in `predict`.
+        """
+        if self.known is None:
+            raise UserError(
+                "This checkpoint does not know the images of its training.",
+                "Run evaluate.py calibrate=true; the network must end in a linear layer.",
+            )
+        inputs = [self._prepare(image) for image in to_list(images)]
+        batches = self._batches(inputs)
+        rows = [self.known(features_and_logits(self, batch)[0]) for batch in batches]
+        return torch.cat(rows) > 1 if rows else torch.empty(0, dtype=torch.bool)
+
+    def measure(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """uint8 (N, C, image_size, image_size) -> class probabilities (N, num_classes) and the
+        distances (N,) of `known`, where the checkpoint has it."""
+        if self.known is None:
+            return self(images).softmax(1), None
+        features, logits = features_and_logits(self, images)
+        return logits.softmax(1), self.known(features)
+
     def _probabilities(self, inputs: list[torch.Tensor]) -> torch.Tensor:
         """uint8 images (C, H, W) of the network's size -> (N, num_classes)."""
-        if not inputs:
-            return torch.empty(0, len(self.classes))
-        size = batch_size(inputs[0].shape[-1], self.mean.device)
-        batches = torch.stack(inputs).split(size)
-        return torch.cat([self(batch.to(self.mean.device)).softmax(1) for batch in batches])
+        rows = [self(batch).softmax(1) for batch in self._batches(inputs)]
+        return torch.cat(rows) if rows else torch.empty(0, len(self.classes))
+
+    def _batches(self, inputs: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """uint8 images (C, H, W) of the network's size in batches, on its device."""
+        if inputs:
+            size = batch_size(inputs[0].shape[-1], self.mean.device)
+            for batch in torch.stack(inputs).split(size):
+                yield batch.to(self.mean.device)
 
     def _prepare(self, image: Image.Image | ImageSource) -> torch.Tensor:
         """uint8 (C, H, W) of the size and channels that the network takes."""
@@ -126,7 +167,7 @@ class Classifier(nn.Module):
             array = decode(image, self.image_size, self.channels, self.resize, fill)
         except ValueError as error:
             raise UserError(
-                f"{_name(image)}: {error}.", "Give an image file that can be read."
+                f"{name_of(image)}: {error}.", "Give an image file that can be read."
             ) from None
         return torch.from_numpy(array)
 
@@ -135,51 +176,6 @@ def batch_size(image_size: int, device: torch.device | None = None) -> int:
     """Images that a network gets at once: fewer of large ones, and fewer on a CPU."""
     max_pixels = MAX_PIXELS_CPU if device and device.type == "cpu" else MAX_PIXELS
     return max(1, min(BATCH_SIZE, max_pixels // image_size**2))
-
-
-def _name(source: ImageSource) -> str:
-    """What an error calls a file: its path, where it has one."""
-    if isinstance(source, str | os.PathLike):
-        return str(source)
-    return str(getattr(source, "name", None) or "The content that was given")
-
-
-def _to_list(images: Any) -> list[Image.Image | ImageSource]:
-    """All that `Classifier.predict` accepts as Pillow images, paths and contents of files."""
-    if isinstance(images, Image.Image | str | os.PathLike | bytes) or hasattr(images, "read"):
-        return [images]
-    if isinstance(images, list | tuple):
-        return [image for item in images for image in _to_list(item)]
-    if not isinstance(images, torch.Tensor | np.ndarray):
-        raise UserError(
-            f"{type(images).__name__} is not an image.",
-            "Give paths, bytes or open files, Pillow images, arrays or tensors.",
-        )
-    if images.dtype not in PIXEL_TYPES:
-        raise UserError(
-            f"The pixels are {images.dtype}, whose range is not known.",
-            "Give uint8 from 0 to 255; for floats from 0 to 1: (255 * pixels).round() as uint8.",
-        )
-    if images.ndim == 4:
-        return [_to_pillow(image) for image in images]
-    return [_to_pillow(images)]
-
-
-def _to_pillow(pixels: torch.Tensor | np.ndarray) -> Image.Image:
-    """A tensor (H, W) or (C, H, W), or an array (H, W) or (H, W, C), as a Pillow image."""
-    kind = f"{type(pixels).__name__} {tuple(pixels.shape)}"
-    if isinstance(pixels, torch.Tensor):
-        pixels = pixels.cpu().numpy()
-        if pixels.ndim == 3:
-            pixels = np.moveaxis(pixels, 0, -1)
-    channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    if pixels.ndim not in (2, 3) or channels > 4 or 0 in pixels.shape:
-        raise UserError(
-            f"The {kind} is not an image.",
-            "Arrays are (H, W), (H, W, C) or (N, H, W, C), tensors (H, W), (C, H, W) or "
-            "(N, C, H, W), with 1 to 4 channels.",
-        )
-    return to_pil_image(to_8_bit(pixels) if pixels.dtype == np.uint16 else pixels)
 
 
 def load(path: str | os.PathLike, model: nn.Module | None = None) -> Classifier:
@@ -192,7 +188,11 @@ def load(path: str | os.PathLike, model: nn.Module | None = None) -> Classifier:
         UserError: the file is missing, damaged or hostile, or does not describe its network.
     """
     checkpoint = checkpoint_files.read(path)
-    return Classifier(build_network(checkpoint, model), checkpoint["description"]).eval()
+    network, calibration = build_network(checkpoint, model), read_calibration(checkpoint)
+    classifier = Classifier(network, checkpoint["description"], calibration)
+    if calibration.known is not None:
+        check_width(calibration.known, classifier)
+    return classifier.eval()
 
 
 def build_network(checkpoint: Mapping[str, Any], model: nn.Module | None = None) -> nn.Module:

@@ -31,6 +31,6 @@ class Ensemble(nn.Module):
         for member, order in zip(self.members, self.orders, strict=True):
             net = cast(Classifier, member)
             for view in views:
-                logits = net.model((view - net.mean) / net.std)
+                logits = net.model((view - net.mean) / net.std) / net.calibration.temperature
                 outputs.append(logits.float().log_softmax(1)[:, order])
         return torch.stack(outputs).logsumexp(0) - math.log(len(outputs))

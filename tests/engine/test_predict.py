@@ -1,6 +1,5 @@
 """predict.py on the files that people have: every kind of image, damage and name."""
 
-import csv
 import json
 import os
 from pathlib import Path
@@ -8,28 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import composed, random_images
+from helpers import random_images
 from image_files import make_image, write_broken, write_readable
 from PIL import Image
+from predict_helpers import read_rows, run_predict
 
 import src
-from src.engine.predict import choose_device, log_predictions, predict
+from src.engine.predict import choose_device, log_predictions
 from src.engine.prediction_files import Prediction, PredictionWriter
 from src.errors import UserError
 from src.models import LeNet
-
-
-def run_predict(checkpoint: Path, path: object, folder: Path, **settings: object) -> dict:
-    """`python predict.py ...` in this process; returns its results."""
-    settings = {"device": "cpu"} | settings
-    cfg = composed([f"{key}={value}" for key, value in settings.items()], "predict")
-    cfg.ckpt, cfg.path = str(checkpoint), str(path)
-    return predict(cfg, folder)
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
 
 
 def test_of_300_files_30_are_broken_and_named(lenet_checkpoint, tmp_path, caplog):
