@@ -15,6 +15,7 @@ from ..runs.reading import check_folder
 from .export_checks import TOLERANCE, compare_files, compare_pixels, random_images, real_images
 from .export_files import INFER, TEMPLATE, check_replaced, describe, write_files
 from .export_formats import READERS, WRITERS, check_format, check_variant, silence
+from .export_hub import export_hub
 from .export_photo import put_resize_inside
 from .export_precision import log_precision, reduce_precision
 
@@ -37,10 +38,15 @@ def export(cfg: DictConfig) -> Path:
             exported or computes other logits after the export.
     """
     stored = checkpoint.read(cfg.ckpt)
-    check_format(cfg.format)
     check_variant(cfg.format, cfg.precision, cfg.resize)
     classifier = Classifier(build_network(stored), stored["description"]).eval()
     ckpt = checkpoint.find(cfg.ckpt)
+    if cfg.format == "hub":
+        target, *compared = export_hub(cfg, stored, classifier, ckpt)
+        _log(classifier, target, *compared)
+        log.info("%s", target.parent)
+        return target
+    check_format(cfg.format)
     target = _target_path(cfg, ckpt)
     check_replaced(target.parent / INFER, TEMPLATE.read_text(encoding="utf-8").splitlines()[0])
     images, source = real_images(cfg.path, cfg.data.root, stored, classifier)
