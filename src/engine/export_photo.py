@@ -24,6 +24,7 @@ class PhotoClassifier(nn.Module):
 
     Pillow's bilinear resize with antialiasing, as two products with matrices of weights. ONNX's
     Resize does not round between columns and rows as Pillow does, and cannot cut half pixels.
+    Where Pillow 13 takes the rows first, as of some tall photos, levels may differ by 1.
 
     Args:
         classifier: decides size, channels and the way of resizing.

@@ -4,6 +4,7 @@ import importlib.util
 import json
 from math import prod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from ..errors import UserError
 from ..inference.classifier import Classifier
 from ..runs import checkpoint
 from ..runs.reading import read_bytes
+from .export_checks import compare_pixels, random_images
+from .export_files import describe
+from .export_formats import check_format, read_onnx, silence, write_onnx
 from .onnx_session import open_session
 
 MAX_BYTES = 2**31 - 1  # of a protobuf message
@@ -55,6 +59,21 @@ class ExportedClassifier(Classifier):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (N, C, H, W) -> logits (N, num_classes); the graph normalizes."""
         return self.model.compute(images)
+
+
+def export_for_now(classifier: Classifier, ckpt: Path) -> ExportedClassifier:
+    """Export a network into memory, without a file that stays.
+
+    Raises:
+        UserError: as `export`.
+    """
+    check_format("onnx")
+    with TemporaryDirectory() as folder, silence():
+        path = Path(folder, "network.onnx")
+        description = describe(classifier, ckpt)
+        write_onnx(classifier, random_images(classifier, 2), path, description)
+        compare_pixels(classifier, read_onnx(path), None, "")
+        return ExportedClassifier(Exported(path.read_bytes()), description)
 
 
 def read_exported(path: Path) -> tuple[Exported, dict[str, Any]]:
@@ -129,8 +148,9 @@ def _check_sizes(model: Any, description: dict[str, Any]) -> None:
 
     shape = model.graph.input[0].type.tensor_type.shape
     sizes = (1, description["channels"], description["image_size"], description["image_size"])
-    for dimension, size in zip(shape.dim, sizes, strict=True):
-        dimension.dim_value = size
+    if [dimension.dim_value for dimension in shape.dim[1:]] != list(sizes[1:]):
+        raise ValueError("it does not take the images that its metadata describe")
+    shape.dim[0].dim_value = 1
     del model.graph.value_info[:]  # what the file says itself is not believed
     graph = infer_shapes(model, strict_mode=True, data_prop=True).graph
     known = {tensor.name for tensor in graph.initializer}
