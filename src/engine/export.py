@@ -42,8 +42,8 @@ def export(cfg: DictConfig) -> Path:
     classifier = Classifier(build_network(stored), stored["description"]).eval()
     ckpt = checkpoint.find(cfg.ckpt)
     if cfg.format == "hub":
-        target, *compared = export_hub(cfg, stored, classifier, ckpt)
-        _log(classifier, target, *compared)
+        target, differences, not_compared = export_hub(cfg, stored, classifier, ckpt)
+        _log(classifier, target, differences, not_compared)
         log.info("%s", target.parent)
         return target
     check_format(cfg.format)

@@ -20,8 +20,10 @@ from .export_files import check_replaced
 CARD = "README.md"
 CROP_MODES = {"stretch": "squash", "crop": "center", "pad": "border"}  # of timm
 # What reading needs. The settings of the run, with its folders, are left out.
-DESCRIPTION = ("model", "image_size", "resize", "classes", "channels", "mean", "std")
-DESCRIPTION += ("data", "fitted_on")  # evaluate.py compares them
+DESCRIPTION = (
+    *("model", "image_size", "resize", "classes", "channels", "mean", "std"),
+    *("data", "fitted_on"),  # evaluate.py compares them
+)
 
 
 def export_hub(
@@ -43,7 +45,7 @@ def export_hub(
     folder.mkdir(parents=True, exist_ok=True)
     check_replaced(folder / CARD, MARK)
     images, source = real_images(cfg.path, cfg.data.root, dict(stored), classifier)
-    network = classifier.model
+    network: Any = classifier.model
     is_timm = isinstance(network, Timm)
     weights = (network.network if is_timm else network).state_dict()
     description = stored["description"]

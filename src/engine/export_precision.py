@@ -13,7 +13,7 @@ from torch import nn
 from ..errors import UserError
 from ..inference.classifier import Classifier
 from .export_checks import MAX_IMAGES, own_data, random_images
-from .export_formats import read_onnx, write_onnx
+from .export_formats import Network, read_onnx, write_onnx
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +74,13 @@ def reduce_precision(
     else:
         images = random_images(classifier, MAX_IMAGES) if images is None else images
         reduced = part.with_name("half.onnx")
-        write_onnx(HalfClassifier(classifier), random_images(classifier, 2), reduced, metadata)
+        half = HalfClassifier(classifier)
+        write_onnx(half, random_images(classifier, 2), reduced, metadata)
     compared = images[:MAX_IMAGES]
-    before, after = (read_onnx(path)(compared).softmax(1) for path in (part, reduced))
+    # By torch at half precision: onnxruntime converts to float32 on a CPU, as no device does.
+    network: Network = half if cfg.precision == "fp16" else read_onnx(reduced)
+    with torch.inference_mode():
+        before, after = (compute(compared).softmax(1) for compute in (read_onnx(part), network))
     if not after.isfinite().all():
         raise UserError(
             f"As {cfg.precision}, the network gives no numbers: its values are too large.",
@@ -96,7 +100,7 @@ def log_precision(measured: dict[str, Any], precision: str) -> None:
     if "calibration_images" in measured:
         log.info("int8, calibrated on %d images:", measured["calibration_images"])
     else:
-        log.info("%s, for devices that compute with it; this CPU mostly converts:", precision)
+        log.info("%s, for devices that compute with it; on a CPU onnxruntime converts:", precision)
     for name in ("float32", precision):
         row = measured[name]
         log.info(

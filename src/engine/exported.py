@@ -58,7 +58,8 @@ class ExportedClassifier(Classifier):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (N, C, H, W) -> logits (N, num_classes); the graph normalizes."""
-        return self.model.compute(images)
+        network: Any = self.model
+        return network.compute(images)
 
 
 def export_for_now(classifier: Classifier, ckpt: Path) -> ExportedClassifier:
