@@ -16,6 +16,7 @@ from .export_checks import MAX_IMAGES, own_data, random_images
 from .export_formats import Network, read_onnx, write_onnx
 
 log = logging.getLogger(__name__)
+MAX_HALF = 8  # images that torch computes at half precision, which is slow on a CPU
 
 
 class HalfClassifier(nn.Module):
@@ -76,7 +77,7 @@ def reduce_precision(
         reduced = part.with_name("half.onnx")
         half = HalfClassifier(classifier)
         write_onnx(half, random_images(classifier, 2), reduced, metadata)
-    compared = images[:MAX_IMAGES]
+    compared = images[: MAX_HALF if cfg.precision == "fp16" else MAX_IMAGES]
     # By torch at half precision: onnxruntime converts to float32 on a CPU, as no device does.
     network: Network = half if cfg.precision == "fp16" else read_onnx(reduced)
     with torch.inference_mode():
