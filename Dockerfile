@@ -10,8 +10,8 @@ COPY src src
 COPY hydra_plugins hydra_plugins
 RUN pip install --no-cache-dir ".[serve,heif]"
 COPY examples examples
-RUN useradd --no-create-home server
-USER server
+RUN useradd --uid 10001 --no-create-home server
+USER 10001
 ENV CKPT=/ckpt
 EXPOSE 8000
 CMD ["uvicorn", "examples.serve:app", "--host", "0.0.0.0", "--port", "8000"]

@@ -3,10 +3,11 @@
 
     python benchmarks/predict_speed.py --ckpt runs/NAME --images FOLDER [--files 100] [--rounds 5]
 
-In every round the contenders take turns on the same files: predict.py as it is, one file after the
-other with `net.predict`, and the earlier way of predict.py (batches of 64; the workers decode, the
-network has all threads). Prints images per second and the ratios of each round to the earlier
-way, as median and range. Decoding and network alone, in one thread, show what remains to be gained.
+In every round the contenders take turns on the same files: predict.py as it is, predict.py with the
+network exported before (ckpt=best.onnx), one file after the other with `net.predict`, and the
+earlier way of predict.py (batches of 64; the workers decode, the network has all threads). Prints
+images per second and the ratios of each round to the earlier way, as median and range. Decoding and
+network alone, in one thread, show what remains to be gained.
 """
 
 import argparse
@@ -27,6 +28,9 @@ from torch.utils.data import DataLoader
 
 import src
 from src.datamodules.decode import decode
+from src.engine.export_checks import random_images
+from src.engine.export_files import describe
+from src.engine.export_formats import write_onnx
 from src.engine.predict import predict
 from src.engine.prediction_files import ImageFiles, find_files
 from src.inference import Classifier
@@ -86,9 +90,13 @@ def main() -> None:
     options = parser.parse_args()
     files = find_files(options.images)[0][: options.files]
     net = src.load(options.ckpt)
+    folder = tempfile.TemporaryDirectory()
+    exported = Path(folder.name, "network.onnx")
+    write_onnx(net, random_images(net, 2), exported, describe(net, Path(options.ckpt)))
     contenders: dict[str, Callable[[], None]] = {
         "earlier": lambda: earlier(net, files),
         "predict.py": lambda: through_predict(options.ckpt, files),
+        "onnx": lambda: through_predict(str(exported), files),
         "one by one": lambda: one_by_one(net, files),
     }
     speeds: dict[str, list[float]] = {name: [] for name in contenders}

@@ -6,7 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
 from ..errors import UserError
@@ -14,16 +13,12 @@ from ..inference.calibration import Calibration, read_calibration
 from ..inference.classifier import Classifier, build_network
 from ..runs import checkpoint
 from ..runs.reading import check_folder
-from .export_checks import (
-    TOLERANCE,
-    compare_files,
-    compare_pixels,
-    own_data,
-    random_images,
-    real_images,
-)
-from .export_files import check_program, describe, write_files
-from .export_formats import READERS, WRITERS, check_format, check_precision, silence
+from .export_checks import TOLERANCE, compare_files, compare_pixels, random_images, real_images
+from .export_files import INFER, TEMPLATE, check_replaced, describe, write_files
+from .export_formats import READERS, WRITERS, check_format, check_variant, silence
+from .export_hub import export_hub
+from .export_photo import put_resize_inside
+from .export_precision import log_precision, reduce_precision
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +39,22 @@ def export(cfg: DictConfig) -> Path:
             exported or computes other logits after the export.
     """
     stored = checkpoint.read(cfg.ckpt)
-    check_format(cfg.format)
-    check_precision(cfg.precision, cfg.format)
+    check_variant(cfg.format, cfg.precision, cfg.resize)
     calibration = read_calibration(stored)
     # Of the calibration, the temperature is part of the graph.
-    only_temperature = Calibration(calibration.temperature)
-    classifier = Classifier(build_network(stored), stored["description"], only_temperature).eval()
+    exported_part = Calibration(calibration.temperature, calibration.confidences)
+    classifier = Classifier(build_network(stored), stored["description"], exported_part).eval()
+    if calibration.known is not None:
+        log.info("Not exported: what predict.py recognizes unknown images by")
     ckpt = checkpoint.find(cfg.ckpt)
-    is_int8 = cfg.precision == "int8"
-    target = _target_path(ckpt, cfg.output, f".{cfg.format}", ".int8" if is_int8 else "")
-    check_program(target.parent)
+    if cfg.format == "hub":
+        target, differences, not_compared = export_hub(cfg, stored, classifier, ckpt)
+        _log(classifier, target, differences, not_compared)
+        log.info("%s", target.parent)
+        return target
+    check_format(cfg.format)
+    target = _target_path(cfg, ckpt)
+    check_replaced(target.parent / INFER, TEMPLATE.read_text(encoding="utf-8").splitlines()[0])
     images, source = real_images(cfg.path, cfg.data.root, stored, classifier)
     settings = describe(classifier, ckpt)
     # Everything is made and compared in a folder of its own, and moved when it is right.
@@ -63,22 +64,29 @@ def export(cfg: DictConfig) -> Path:
             WRITERS[cfg.format](classifier, random_images(classifier, 2), part, settings)
             exported = READERS[cfg.format](part)
             differences = compare_pixels(classifier, exported, images, source)
-            if is_int8:
-                settings["int8"] = _quantize(cfg, stored, part, images)
+            if cfg.precision != "float32":
+                measured = reduce_precision(cfg, stored, classifier, part, settings, images)
+                settings[cfg.precision] = measured
+            if cfg.resize:
+                settings |= put_resize_inside(classifier, part, settings)
         write_files(part.parent, part, settings)
-        parity = None
         if cfg.path is not None and cfg.format == "onnx":
-            parity = compare_files(classifier, cfg.path, part.parent)
-            write_files(part.parent, part, settings | {"parity": parity})
+            settings["parity"] = compare_files(classifier, cfg.path, part.parent)
+            write_files(part.parent, part, settings)
         for file in part.parent.iterdir():
             os.replace(file, target.parent / file.name)
     _log(classifier, target, differences, None if images is not None else source)
-    if is_int8:
-        _log_int8(settings["int8"])
-    if parity is not None:
-        _log_parity(parity)
-    if calibration.known is not None:
-        log.info("Not exported: what predict.py recognizes unknown images by")
+    if cfg.precision != "float32":
+        log_precision(settings[cfg.precision], cfg.precision)
+    if cfg.resize:
+        log.info(
+            "Resizes inside: takes a uint8 photo (H, W, %d) and returns probabilities; largest "
+            "difference on random photos %.1e",
+            classifier.channels,
+            settings["resize_inside"]["max_probability_difference"],
+        )
+    if "parity" in settings:
+        _log_parity(settings["parity"])
     log.info("%s", target)
     return target
 
@@ -97,71 +105,29 @@ def _log(
     log.info("Returns logits of %d classes; %.1f MB", len(classifier.classes), megabytes)
 
 
-def _quantize(
-    cfg: DictConfig, stored: dict[str, Any], part: Path, images: torch.Tensor | None
-) -> dict[str, Any]:
-    """Replace a graph by its int8 version; return what was measured of both."""
-    from .quantize import calibration_images, measure, quantize
-
-    data, reason = None, ""
-    try:
-        data = own_data(stored, cfg.data.root)
-        data.setup("fit")
-    except Exception as error:  # missing data cause errors of any kind
-        data, reason = None, error.problem if isinstance(error, UserError) else str(error)
-    if cfg.path is None and data is not None:
-        images = calibration_images(data)
-    if images is None:
-        raise UserError(
-            f"precision=int8 needs images, and the data cannot be read here: {reason}",
-            "Give their folder with data.root=..., or other images with path=...",
-        )
-    quantized = quantize(part, images)
-    measured = {"float32": measure(part, images, data), "int8": measure(quantized, images, data)}
-    os.replace(quantized, part)
-    return {"calibration_images": len(images), **measured}
-
-
-def _log_int8(measured: dict[str, Any]) -> None:
-    log.info("int8, calibrated on %d images:", measured["calibration_images"])
-    for name in ("float32", "int8"):
-        row = measured[name]
-        log.info(
-            "  %s: %.2f MB, %.2f ms for one image here", name, row["megabytes"], row["latency_ms"]
-        )
-    if "val_images" not in measured["int8"]:
-        log.info("  accuracy not measured: give the folder of its own data with data.root=...")
-        return
-    correct, total = (measured["int8"][key] for key in ("val_correct", "val_images"))
-    before = measured["float32"]["val_correct"]
-    log.info(
-        "  validation accuracy %.4f before, %.4f as int8: %+.4f on %s images",
-        before / total,
-        correct / total,
-        (correct - before) / total,
-        f"{total:,}",
-    )
-
-
 def _log_parity(parity: dict[str, Any]) -> None:
-    log.info(
-        "predict.py and infer.py on %s files: largest difference of probabilities %.1e, "
-        "%s predictions differ",
-        f"{parity['files']:,}",
-        parity["max_probability_difference"],
-        f"{parity['flipped']:,}",
-    )
+    for name, row in parity.items():
+        log.info(
+            "predict.py and %s on %s files: largest difference of probabilities %.1e, "
+            "%s predictions differ",
+            name,
+            f"{row['files']:,}",
+            row["max_probability_difference"],
+            f"{row['flipped']:,}",
+        )
 
 
-def _target_path(ckpt: Path, output: str | None, suffix: str, tag: str) -> Path:
-    target = Path(output).expanduser().absolute() if output else ckpt.absolute().parent
-    if output is None:
+def _target_path(cfg: DictConfig, ckpt: Path) -> Path:
+    target = Path(cfg.output).expanduser().absolute() if cfg.output else ckpt.absolute().parent
+    if not cfg.output:
         check_folder(target)  # it may come from somebody else
+    suffix = f".{cfg.format}"
     if target.is_dir():
-        return target / f"{ckpt.stem}{tag}{suffix}"
+        precision = "" if cfg.precision == "float32" else f".{cfg.precision}"
+        return target / f"{ckpt.stem}{precision}{'.photo' if cfg.resize else ''}{suffix}"
     if target.suffix != suffix:
         raise UserError(
-            f"output={output} does not end in {suffix}.",
+            f"output={cfg.output} does not end in {suffix}.",
             "Name a file that does, a folder, or another format=.",
         )
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from ..runs.reading import UNREADABLE, read_text
 PREPROCESS = "preprocess.json"
 INFER = "infer.py"
 TEMPLATE = Path(__file__).with_name(INFER)
-MAX_PROGRAM = 100_000  # bytes
+MAX_TEXT = 1_000_000  # bytes
 
 
 def describe(classifier: Classifier, ckpt: Path) -> dict[str, Any]:
@@ -52,17 +52,15 @@ def run_name(ckpt: Path) -> str:
     return folder.parent.name if folder.name == "checkpoints" else ckpt.name
 
 
-def check_program(folder: Path) -> None:
-    """Raise a `UserError` if infer.py in a folder was not written by an export."""
-    path = folder / INFER
+def check_replaced(path: Path, mark: str) -> None:
+    """Raise a `UserError` if a file is there without the text that an export writes into it."""
     if not path.exists():
         return
     try:
-        text = read_text(path, MAX_PROGRAM)
+        text = read_text(path, MAX_TEXT)
     except UNREADABLE:
         text = ""
-    first = TEMPLATE.read_text(encoding="utf-8").splitlines()[0]
-    if not text.startswith(first):
+    if mark not in text:
         raise UserError(
             f"{path} would be replaced, and it was not written by export.py.",
             "Move it, or name another folder with output=.",

@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..errors import UserError
 from ..inference.classifier import Classifier
+from .onnx_session import open_session
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 ONNX_MIN_TORCH = (2, 8)  # the exporter of torch 2.6 fails inside onnxscript; 2.7 was not tried
 
+PRECISIONS = ("float32", "fp16", "int8")
 DYNAMIC_BATCH = ({0: torch.export.Dim("batch", min=1)},)
 
 Network = Callable[[torch.Tensor], torch.Tensor]  # uint8 images -> logits
@@ -29,7 +32,7 @@ Network = Callable[[torch.Tensor], torch.Tensor]  # uint8 images -> logits
 def check_format(name: str) -> None:
     """Raise a `UserError` unless a format is known and what it needs is installed."""
     if name not in WRITERS:
-        raise UserError(f"format={name} is unknown.", f"Choose {' or '.join(WRITERS)}.")
+        raise UserError(f"format={name} is unknown.", f"Choose hub, {' or '.join(WRITERS)}.")
     if name != "onnx":
         return
     missing = [package for package in ONNX_PACKAGES if importlib.util.find_spec(package) is None]
@@ -46,12 +49,17 @@ def check_format(name: str) -> None:
         )
 
 
-def check_precision(precision: str, kind: str) -> None:
-    """Raise a `UserError` unless a precision is known and the format has it."""
-    if precision not in ("float32", "int8") or (precision == "int8" and kind != "onnx"):
+def check_variant(kind: str, precision: str, resize: bool) -> None:
+    """Raise a `UserError` unless a format has this precision and can resize inside."""
+    if precision not in PRECISIONS or (precision != "float32" and kind != "onnx"):
         raise UserError(
             f"precision={precision} with format={kind} is unknown.",
-            "Choose precision=float32, or precision=int8 with format=onnx.",
+            "Choose precision=float32, or precision=fp16 or int8 with format=onnx.",
+        )
+    if resize and (kind != "onnx" or precision == "int8"):
+        raise UserError(
+            f"resize=true is not possible with format={kind} precision={precision}.",
+            "Choose format=onnx with precision=float32 or fp16, or leave resize=true out.",
         )
 
 
@@ -60,17 +68,27 @@ def torch_version() -> tuple[int, ...]:
     return tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
-def _write_onnx(
-    classifier: Classifier, example: torch.Tensor, path: Path, metadata: dict[str, Any]
+def write_onnx(
+    network: nn.Module,
+    example: torch.Tensor,
+    path: Path,
+    metadata: dict[str, Any],
+    names: tuple[str, str] = ("images", "logits"),
+    dynamic_shapes: Any = DYNAMIC_BATCH,
 ) -> None:
+    """Write a graph with the `names` of its input and output, and its metadata.
+
+    Raises:
+        UserError: the network cannot be exported.
+    """
     with _export_errors():
         program: Any = torch.onnx.export(
-            classifier,
+            network,
             (example,),
             dynamo=True,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=DYNAMIC_BATCH,
+            input_names=[names[0]],
+            output_names=[names[1]],
+            dynamic_shapes=dynamic_shapes,
             external_data=False,
             verbose=False,
         )
@@ -80,14 +98,14 @@ def _write_onnx(
         program.save(path, external_data=False)
 
 
-def _read_onnx(path: Path) -> Network:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+def read_onnx(path: Path) -> Network:
+    """Return a graph with one input and one output as a function of tensors."""
+    session = open_session(path)
+    (given,) = session.get_inputs()
 
     def compute(images: torch.Tensor) -> torch.Tensor:
-        (logits,) = session.run(["logits"], {"images": images.numpy()})
-        return torch.from_numpy(logits)
+        (output,) = session.run(None, {given.name: images.numpy()})
+        return torch.from_numpy(output)
 
     return compute
 
@@ -105,8 +123,8 @@ def _read_pt2(path: Path) -> Network:
     return torch.export.load(path).module()
 
 
-WRITERS = {"onnx": _write_onnx, "pt2": _write_pt2}
-READERS = {"onnx": _read_onnx, "pt2": _read_pt2}
+WRITERS: dict[str, Callable[..., None]] = {"onnx": write_onnx, "pt2": _write_pt2}
+READERS = {"onnx": read_onnx, "pt2": _read_pt2}
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from PIL import Image, ImageOps
 
 warnings.simplefilter("error", Image.DecompressionBombWarning)  # refuse above 89 megapixels
 FOLDER, BILINEAR = Path(__file__).resolve().parent, Image.Resampling.BILINEAR
-RESIZE: dict = {"stretch": Image.Image.resize, "crop": ImageOps.fit}
 TURNS: dict = dict(zip((2, 3, 4, 5, 6, 7, 8), (0, 3, 1, 5, 4, 6, 2), strict=True))  # of EXIF
 
 
@@ -22,7 +21,7 @@ def to_8_bit(pixels):
     return values.clip(0, 255).round().astype(np.uint8)
 
 
-def prepare(path, settings):  # -> uint8 (1, channels, size, size)
+def prepare(path, settings):  # -> uint8 (1, channels, size, size), or (height, width, channels)
     mode, size = "RGB" if settings["channels"] == 3 else "L", (settings["image_size"],) * 2
     with Image.open(path, formats=settings["formats"]) as opened:
         opened.draft(mode, size)  # JPEG only: decode at a fraction of the size where that is enough
@@ -36,24 +35,37 @@ def prepare(path, settings):  # -> uint8 (1, channels, size, size)
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image.convert("RGBA"))
         image = image.convert(mode)
+    if settings.get("resize_inside"):  # the graph resizes
+        return np.asarray(image).reshape(image.height, image.width, -1)
     if settings["resize"] == "pad":
         scale = size[0] / max(image.size)
         inside = image.resize([max(1, round(side * scale)) for side in image.size], BILINEAR)
         image = Image.new(mode, size, tuple(settings["fill"]))
         image.paste(inside, ((size[0] - inside.width) // 2, (size[1] - inside.height) // 2))
     else:
-        image = RESIZE[settings["resize"]](image, size, BILINEAR)
+        resize = ImageOps.fit if settings["resize"] == "crop" else Image.Image.resize
+        image = resize(image, size, BILINEAR)
     return np.ascontiguousarray(np.asarray(image).reshape(*size, -1).transpose(2, 0, 1))[None]
 
 
+def open_session(settings):
+    options = onnxruntime.SessionOptions()
+    if "fp16" in settings:  # all optimizations: onnxruntime 1.32 crashes at some networks on a CPU
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    return onnxruntime.InferenceSession(FOLDER / settings["model"], options)
+
+
 def predict(session, path, settings):
-    logits = session.run(["logits"], {"images": prepare(path, settings)})[0][0].astype(np.float64)
+    output = session.run(None, {session.get_inputs()[0].name: prepare(path, settings)})[0]
+    if settings.get("resize_inside"):
+        return output  # the graph gives probabilities
+    logits = output[0].astype(np.float64)
     return np.exp(logits - np.logaddexp.reduce(logits))
 
 
 if __name__ == "__main__":
     settings = json.loads((FOLDER / "preprocess.json").read_text(encoding="utf-8"))
-    session = onnxruntime.InferenceSession(FOLDER / settings["model"])
+    session = open_session(settings)
     for path in sys.argv[1:]:
         values = predict(session, path, settings)
         best = (f"{settings['classes'][i]} {values[i]:.4f}" for i in (-values).argsort()[:3])

@@ -24,6 +24,7 @@ from ..reporting.text import render_table
 from ..runs import RunFolder, checkpoint
 from ..runs.environment import command_line
 from .answers import UNKNOWN, UNSURE, AnswerRule, SortedCopies, answer_rule
+from .exported import ExportedClassifier, export_for_now, read_exported
 from .prediction_files import (
     SHOWN,
     DecodedBatch,
@@ -58,7 +59,7 @@ def predict(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                 f"{name}={value} is not possible.", f"Give {name} a whole number, at least {least}."
             )
     files, skipped = find_files(str(cfg.path))
-    classifier = load(cfg.ckpt).to(choose_device(cfg.device))
+    classifier = _load(cfg)
     rule = answer_rule(cfg, classifier)
     if not rule.marks_unknown:
         classifier.known = None
@@ -85,6 +86,27 @@ def predict(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         log.info("Skipped %s files without the extension of an image", f"{skipped:,}")
     log.info("%s", run.path)
     return results
+
+
+def _load(cfg: DictConfig) -> Classifier:
+    """Return the network on its device; with `engine=onnx` that of an exported file.
+
+    Raises:
+        UserError: no usable checkpoint, or settings that an exported network does not have.
+    """
+    ckpt = checkpoint.find(cfg.ckpt)
+    if cfg.engine not in ("torch", "onnx"):
+        raise UserError(f"engine={cfg.engine} is unknown.", "Choose torch or onnx.")
+    if cfg.engine == "torch" and ckpt.suffix != ".onnx":
+        return load(ckpt).to(choose_device(cfg.device))
+    if cfg.cam or cfg.device not in ("auto", "cpu"):
+        raise UserError(
+            "An exported network runs on the CPU and has no gradients.",
+            "Leave device= and cam= out, or use the checkpoint with engine=torch.",
+        )
+    if ckpt.suffix == ".onnx":
+        return ExportedClassifier(*read_exported(ckpt))
+    return export_for_now(load(ckpt), ckpt)
 
 
 def choose_device(name: str) -> torch.device:

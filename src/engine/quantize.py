@@ -9,12 +9,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import onnxruntime
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from ..datamodules import ImageDataModule
+from .onnx_session import open_session
 
 CALIBRATION_IMAGES = 200
 REPEATS = 30  # of one image, for the latency
@@ -67,7 +67,7 @@ def measure(path: Path, images: torch.Tensor, data: ImageDataModule | None) -> d
 
     The latency is the median of `REPEATS` calls with one image after three others.
     """
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = open_session(path)
     seconds = []
     for _ in range(REPEATS + 3):
         start = time.perf_counter()

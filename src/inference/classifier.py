@@ -182,6 +182,7 @@ def load(path: str | os.PathLike, model: nn.Module | None = None) -> Classifier:
     """The trained network of a checkpoint file, in evaluation mode, on the CPU.
 
     Args:
+        path: a checkpoint, a run folder for its best one, or a folder of `export.py format=hub`.
         model: the network to load the weights into, for a task composed in Python.
 
     Raises:

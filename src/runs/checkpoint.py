@@ -18,6 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
 
 from ..errors import UserError
+from . import hub_folder
 from .checkpoint_file import load
 
 PACKAGE = __package__.rpartition(".")[0]  # of the project, whatever a fork calls it
@@ -54,19 +55,23 @@ class _Description(TypedDict):
 
 
 def find(path: str | os.PathLike) -> Path:
-    """The file itself, or the best checkpoint of a run folder."""
+    """The file itself, the best checkpoint of a run folder, or the weights of a hub folder."""
     path = Path(path)
-    return path / "checkpoints" / "best.ckpt" if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    weights = path / hub_folder.WEIGHTS
+    return weights if weights.is_file() else path / "checkpoints" / "best.ckpt"
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
-    """The content of a checkpoint file, or of a run folder's best one, on the CPU.
+    """The content of a checkpoint file, or of the one that `find` names, on the CPU.
 
     Raises:
         UserError: no such file, damaged, hostile, or not written by this project.
     """
     path = find(path)
-    return check(path, read_state(path))
+    is_hub = path.suffix == hub_folder.SUFFIX
+    return check(path, hub_folder.read(path) if is_hub else read_state(path))
 
 
 def check(path: Path, content: dict[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,19 @@ def add_loop(model) -> None:
     model.graph.node.append(onnx.helper.make_node("Loop", [], [], body=body))
 
 
+def add_large_value(model) -> None:
+    shape = onnx.helper.make_tensor("many", onnx.TensorProto.INT64, [2], [10**5, 10**5])
+    model.graph.initializer.append(shape)
+    model.graph.node.append(onnx.helper.make_node("ConstantOfShape", ["many"], ["large"]))
+
+
+def add_value_of_unknown_size(model) -> None:
+    model.graph.node.append(onnx.helper.make_node("NonZero", ["images"], ["unknown"]))
+
+
 HOSTILE = {
+    "its value large is too large": add_large_value,
+    "the size of its value unknown is not known": add_value_of_unknown_size,
     "its metadata lack classes": lambda model: model.ClearField("metadata_props"),
     "it holds a loop": add_loop,
     "its weights are in another file": keep_outside,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import random_images
+from helpers import composed, random_images
 from image_files import make_image, write_broken, write_readable
 from PIL import Image
 from predict_helpers import read_rows, run_predict
@@ -210,3 +210,29 @@ def test_the_console_shows_the_first_rows(caplog, tmp_path):
     assert "19.jpg" in caplog.text and "20.jpg" not in caplog.text
     assert "... and 5 more, in predictions.csv" in caplog.text
     assert "Predicted 25 (cat: 25)" in caplog.text
+
+
+def test_onnxruntime_gives_the_predictions_of_the_checkpoint(lenet_checkpoint, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from src.engine.export import export
+
+    write_readable(tmp_path / "photos", 6)
+    cfg = composed([], "export")
+    cfg.ckpt, cfg.output = str(lenet_checkpoint), str(tmp_path)
+    ways = {
+        "torch": (lenet_checkpoint, {}),
+        "memory": (lenet_checkpoint, {"engine": "onnx"}),
+        "workers": (export(cfg), {"batch_size": 1}),  # enough batches that workers run the network
+    }
+    rows = {}
+    for name, (ckpt, settings) in ways.items():
+        run_predict(ckpt, tmp_path / "photos", tmp_path / name, **settings)
+        rows[name] = read_rows(tmp_path / name / "predictions.csv")
+    for name in ("memory", "workers"):
+        for expected, row in zip(rows["torch"], rows[name], strict=True):
+            assert (row["file"], row["class_1"]) == (expected["file"], expected["class_1"])
+            probability = float(expected["probability_1"])
+            assert float(row["probability_1"]) == pytest.approx(probability, abs=1e-5)
+    with pytest.raises(UserError, match="has no gradients"):
+        run_predict(lenet_checkpoint, tmp_path / "photos", tmp_path, engine="onnx", cam="true")
