@@ -19,15 +19,14 @@ class Compose:
     """
 
     def __init__(self, **transforms: Any):
-        parts = [per_image(transform) for transform in transforms.values() if transform]
-        self.transforms = [part for part in parts if not isinstance(part, PerImage)]
-        self.per_image = _joined([part for part in parts if isinstance(part, PerImage)])
-        self.store_scale = max((store_scale(part) for part in self.transforms), default=1.0)
+        self.transforms = [per_image(part) for part in transforms.values() if part]
+        self.per_image = _joined([part for part in self.transforms if isinstance(part, PerImage)])
+        self.store_scale = max(map(store_scale, self.transforms), default=1.0)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (N, C, H, W) -> uint8 of the size that the transforms give, without `per_image`."""
         for transform in self.transforms:
-            images = transform(images)
+            images = device_part(transform)(images)
         return images
 
 
