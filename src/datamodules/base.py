@@ -117,9 +117,10 @@ class ImageDataModule(L.LightningDataModule):
             self._read("train", round(self.image_size * store_scale(self.augment)))
             self._read("val")
             if "val" not in self._sets:
-                train = self._sets["val"] = self._sets["train"]
+                train: Any = self._sets["train"]
                 if store_scale(self.augment) > 1:  # these are larger than images of evaluation
-                    train = self._sets["val"] = read_split(self, "train", self.image_size)
+                    train = read_split(self, "train", self.image_size)
+                self._sets["val"] = train
                 self._indices["train"], self._indices["val"] = self.split_train(train[1])
             if is_comparable(self._sets["val"][0]):
                 self._read("test")

@@ -3,6 +3,7 @@
 import torch
 from pydantic import NonNegativeFloat
 
+CPU_CHUNK = 4  # images whose float copies stay in the cache of a CPU: 4 times as fast
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in torchvision
 
 
@@ -26,9 +27,11 @@ class ColorJitter:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (N, C, H, W) -> the same shape and type; saturation is that of RGB alone."""
-        n = len(images)
+        n, device = len(images), images.device
         factors = [torch.empty(n).uniform_(max(0, 1 - x), 1 + x) for x in self.strengths]
-        return adjust(images, *(factor.to(images.device) for factor in factors))
+        chunk = CPU_CHUNK if device.type == "cpu" else n
+        chunks = zip(*(each.split(chunk) for each in (images, *factors)), strict=True)
+        return torch.cat([adjust(part, *(f.to(device) for f in own)) for part, *own in chunks])
 
 
 def adjust(

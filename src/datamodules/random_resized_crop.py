@@ -37,10 +37,8 @@ class RandomResizedCrop:
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (N, C, H, W) -> uint8 (N, C, size, size) with `size` = W / `store_scale`."""
         n, _, height, width = images.shape
-        boxes = self.draw(n, height, width)
-        cropped = resized_crop(images, boxes, round(width / self.store_scale))
-        flipped = (torch.rand(n) < self.flip).to(images.device)
-        return torch.where(flipped[:, None, None, None], cropped.flip(3), cropped)
+        boxes, flipped = self.draw(n, height, width), torch.rand(n) < self.flip
+        return resized_crop(images, boxes, flipped, round(width / self.store_scale))
 
     def draw(self, n: int, height: int, width: int) -> torch.Tensor:
         """int64 (n, 4) random boxes (top, left, height, width), on the CPU.
@@ -61,31 +59,39 @@ class RandomResizedCrop:
         return torch.stack([top, left, box_height, box_width], dim=1)
 
 
-def resized_crop(images: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
+def resized_crop(
+    images: torch.Tensor, boxes: torch.Tensor, flipped: torch.Tensor, size: int
+) -> torch.Tensor:
     """The box of each image, resized bilinearly with antialiasing, as torchvision does.
 
     Args:
         images: uint8 (N, C, H, W).
         boxes: int64 (N, 4) on the CPU: top, left, height and width in pixels.
+        flipped: bool (N,) on the CPU: whether the result is flipped horizontally.
 
     Returns:
         uint8 (N, C, size, size).
     """
     if images.device.type != "cpu":
-        return _resized_crop_by_matrices(images, boxes.to(images.device), size)
+        device = images.device
+        return _resized_crop_by_matrices(images, boxes.to(device), flipped.to(device), size)
     # On a CPU torch's kernel for bytes is faster, image by image, than products of matrices.
     out = images.new_empty(*images.shape[:2], size, size)
-    for target, image, (top, left, height, width) in zip(out, images, boxes.tolist(), strict=True):
-        box = image[None, :, top : top + height, left : left + width]
-        target.copy_(F.interpolate(box, (size, size), mode="bilinear", antialias=True)[0])
+    for i, (top, left, height, width) in enumerate(boxes.tolist()):
+        box = images[i : i + 1, :, top : top + height, left : left + width]
+        resized = F.interpolate(box, (size, size), mode="bilinear", antialias=True)[0]
+        out[i] = resized.flip(2) if flipped[i] else resized
     return out
 
 
-def _resized_crop_by_matrices(images: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
+def _resized_crop_by_matrices(
+    images: torch.Tensor, boxes: torch.Tensor, flipped: torch.Tensor, size: int
+) -> torch.Tensor:
     """`resized_crop` of the whole batch at once, first along the columns, then along the rows."""
     top, left, height, width = boxes.float().unbind(1)
     rows = _weights(top, height, images.shape[2], size)
     columns = _weights(left, width, images.shape[3], size)
+    columns = torch.where(flipped[:, None, None], columns.flip(1), columns)
     resized = rows[:, None] @ (images.float() @ columns.mT[:, None])
     return resized.round_().to(torch.uint8)
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torchvision.datasets import FakeData
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from src.datamodules import DigitsDataModule, DogCatDataModule, RandomResizedCrop
+from src.datamodules import DatasetDataModule, DigitsDataModule, DogCatDataModule, RandomResizedCrop
 from src.datamodules.random_resized_crop import _resized_crop_by_matrices, resized_crop
 
 IMAGES = torch.randint(
@@ -17,9 +18,11 @@ BOXES = torch.tensor([[3, 5, 9, 14], [2, 0, 37, 45], [39, 47, 1, 1], [0, 0, 40, 
 
 @pytest.mark.parametrize("function", [resized_crop, _resized_crop_by_matrices])
 def test_a_box_is_resized_as_by_torchvision(function):
-    out = function(IMAGES, BOXES, 20)
-    for image, box, found in zip(IMAGES, BOXES.tolist(), out, strict=True):
+    flipped = torch.tensor([False, True, False, False])
+    out = function(IMAGES, BOXES, flipped, 20)
+    for image, box, flip, found in zip(IMAGES, BOXES.tolist(), flipped, out, strict=True):
         expected = tv.resized_crop(image, *box, [20, 20], antialias=True)
+        expected = expected.flip(2) if flip else expected
         assert (found.int() - expected.int()).abs().max() <= 1
 
 
@@ -67,8 +70,10 @@ def test_training_images_are_stored_larger_and_those_of_evaluation_are_unchanged
     assert data.split_hash() == plain.split_hash()
 
 
-def test_images_in_memory_can_be_cropped_too():
-    data = DigitsDataModule(image_size=8, augment=RandomResizedCrop(store_scale=2))
+@pytest.mark.parametrize("data_class", [DigitsDataModule, DatasetDataModule])
+def test_images_of_data_sets_are_stored_larger_too(data_class):
+    own = {} if data_class is DigitsDataModule else {"train": FakeData(9, (3, 20, 30), 2)}
+    data = data_class(image_size=8, augment=RandomResizedCrop(store_scale=2), **own)
     data.setup("fit")
     assert data._sets["train"][0].shape[-1] == 16
     assert data._sets["val"][0].shape[-1] == 8
