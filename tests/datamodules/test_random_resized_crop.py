@@ -72,7 +72,7 @@ def test_training_images_are_stored_larger_and_those_of_evaluation_are_unchanged
 
 @pytest.mark.parametrize("data_class", [DigitsDataModule, DatasetDataModule])
 def test_images_of_data_sets_are_stored_larger_too(data_class):
-    own = {} if data_class is DigitsDataModule else {"train": FakeData(9, (3, 20, 30), 2)}
+    own = {} if data_class is DigitsDataModule else {"train": FakeData(40, (3, 20, 30), 2)}
     data = data_class(image_size=8, augment=RandomResizedCrop(store_scale=2), **own)
     data.setup("fit")
     assert data._sets["train"][0].shape[-1] == 16
