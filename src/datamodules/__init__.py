@@ -4,15 +4,20 @@ A new data set needs no line here: its YAML file names it by its full path.
 """
 
 from .base import ImageDataModule
+from .color_jitter import ColorJitter
+from .compose import Compose
 from .dataset import DatasetDataModule
 from .digits import DigitsDataModule
 from .dog_cat import DogCatDataModule
 from .image_folder import ImageFolderDataModule
+from .random_resized_crop import RandomResizedCrop
 from .torchvision import CIFAR10DataModule, FashionMNISTDataModule, TorchvisionDataModule
 from .transforms import CropFlip, PerImage
 
 __all__ = [
     "CIFAR10DataModule",
+    "ColorJitter",
+    "Compose",
     "CropFlip",
     "DatasetDataModule",
     "DigitsDataModule",
@@ -21,5 +26,6 @@ __all__ = [
     "ImageDataModule",
     "ImageFolderDataModule",
     "PerImage",
+    "RandomResizedCrop",
     "TorchvisionDataModule",
 ]

@@ -12,12 +12,13 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from ..errors import UserError
 from ..runs.checkpoint import ImageSize
-from .check import require_facts
+from .check import numbers_of, require_facts
+from .compose import device_part, loader_part, store_scale
 from .loader import BatchLoader, build_loader, inverse_frequency, move_to_device
 from .reading import read_split
 from .split_checks import is_comparable, warn_of_classes, warn_of_overlap
 from .splits import SplitSize, class_names, hold_out, k_fold, shuffle
-from .transforms import PerImage, build_mixing, channel_values, convert_channels, per_image
+from .transforms import PerImage, build_mixing, channel_values, convert_channels, per_image, resize
 
 
 class ImageDataModule(L.LightningDataModule):
@@ -80,7 +81,7 @@ class ImageDataModule(L.LightningDataModule):
         self.device_resident = device_resident
         self.val_size, self.split_seed = val_size, split_seed
         self.num_folds, self.fold = num_folds, fold
-        self.augment = per_image(augment or None)  # an empty YAML file gives {}
+        self.augment: Any = per_image(augment or None)  # an empty YAML file gives {}
         self.mixup, self.cutmix = mixup, cutmix
         self.balance, self.resize, self.cache_gb = balance, resize, cache_gb
         self.mean = channel_values("data.mean", mean or self.mean, own_channels, self.channels)
@@ -106,13 +107,20 @@ class ImageDataModule(L.LightningDataModule):
         self.setup("test")
         return "test" in self._sets
 
+    def load_at(self, split: str, size: int) -> Any:
+        """As `load`, with files decoded to `size`; images that are in memory are resized later."""
+        return self.load(split)
+
     def setup(self, stage: str | None = None) -> None:
         """Read what the stage needs, once. Lightning calls it in every process."""
         if stage in (None, "fit", "validate") and "val" not in self._sets:
-            self._read("train")
+            self._read("train", round(self.image_size * store_scale(self.augment)))
             self._read("val")
             if "val" not in self._sets:
-                train = self._sets["val"] = self._sets["train"]
+                train: Any = self._sets["train"]
+                if store_scale(self.augment) > 1:  # these are larger than images of evaluation
+                    train = read_split(self, "train", self.image_size)
+                self._sets["val"] = train
                 self._indices["train"], self._indices["val"] = self.split_train(train[1])
             if is_comparable(self._sets["val"][0]):
                 self._read("test")
@@ -123,8 +131,8 @@ class ImageDataModule(L.LightningDataModule):
         if stage in (None, "test") and "test" not in self._sets:
             self._read("test")
 
-    def _read(self, split: str) -> None:
-        loaded = read_split(self, split)
+    def _read(self, split: str, size: int | None = None) -> None:
+        loaded = read_split(self, split, size or self.image_size)
         if loaded is not None:
             self._sets[split] = loaded
             self._indices[split] = torch.arange(len(loaded[1]))
@@ -138,15 +146,8 @@ class ImageDataModule(L.LightningDataModule):
 
     def remap_labels(self, classes: Sequence[str]) -> None:
         """Number the labels by another list of classes; all of ours must be in it."""
-        unknown = [name for name in self.classes if name not in classes]
-        if unknown:
-            raise UserError(
-                f"The network does not know {len(unknown)} of the classes of these data: "
-                f"{', '.join(unknown[:20])}.",
-                f"Leave them out, or name them as the network does: {', '.join(classes[:20])}.",
-            )
         if list(classes) != list(self.classes):
-            self.new_labels = torch.tensor([list(classes).index(name) for name in self.classes])
+            self.new_labels = numbers_of(self.classes, classes)
             self._sets = {}  # what has been read has the labels of the data set
 
     def split_hash(self) -> str:
@@ -177,7 +178,8 @@ class ImageDataModule(L.LightningDataModule):
 
     def images(self, split: str, positions: torch.Tensor) -> torch.Tensor:
         """uint8 (len(positions), C, H, W), by positions in the order of its evaluation."""
-        return convert_channels(self._stored(split, positions), self.channels)
+        images = convert_channels(self._stored(split, positions), self.channels)
+        return resize(images, self.image_size) if store_scale(self.augment) > 1 else images
 
     def _stored(self, split: str, positions: torch.Tensor) -> torch.Tensor:
         images, labels = self._sets[split]
@@ -190,12 +192,10 @@ class ImageDataModule(L.LightningDataModule):
 
     def augmented(self, positions: torch.Tensor) -> torch.Tensor:
         """Training images as in `images`, with augmentation, before MixUp and CutMix."""
-        if isinstance(self.augment, PerImage):
-            seeds = self._indices["train"][positions].tolist()
-            images = self.augment(self._stored("train", positions), seeds)
-            return convert_channels(images, self.channels)
-        images = self.images("train", positions)
-        return images if self.augment is None else self.augment(images)
+        images, per_image = self._stored("train", positions), loader_part(self.augment)
+        if per_image is not None:
+            images = per_image(images, self._indices["train"][positions].tolist())
+        return device_part(self.augment)(convert_channels(images, self.channels))
 
     @property
     def class_weights(self) -> torch.Tensor | None:
@@ -242,8 +242,7 @@ class ImageDataModule(L.LightningDataModule):
         images = convert_channels(images, self.channels)
         if self.trainer is None or not self.trainer.training:
             return images, labels
-        if self.augment is not None and not isinstance(self.augment, PerImage):
-            images = self.augment(images)
+        images = device_part(self.augment)(images)
         if self.mixup or self.cutmix:
             mix = build_mixing(self.mixup, self.cutmix, len(self.classes))
             images, labels = mix(images.float(), labels)

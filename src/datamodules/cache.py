@@ -120,7 +120,8 @@ def find_bad_files(files: ImageFiles, folder: Path) -> BadFiles:
 
 def _build(files: ImageFiles, cache: Path) -> None:
     """Decode into a temporary folder that becomes the cache once it is complete."""
-    log.info("Decoding %s images once, to %dx%d ...", f"{len(files):,}", files.size, files.size)
+    what = f"{len(files):,} images once, to {files.size}x{files.size} ({files.nbytes / 1e9:.2f} GB)"
+    log.info("Decoding %s ...", what)
     bad: dict[int, str] = {}
 
     def decode_into(out: np.ndarray, numbers: range) -> None:

@@ -1,6 +1,7 @@
 """Images and labels as a data set gives them -> uint8 (N, C, H, W) and int64 (N,)."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -114,3 +115,19 @@ def _unusable(array: np.ndarray, where: str) -> UserError:
     if array.size:
         text += f" with values from {array.min().item():g} to {array.max().item():g}"
     return UserError(f"The {where} are {text}.", IMAGES_REMEDY)
+
+
+def numbers_of(names: Sequence[str], classes: Sequence[str]) -> torch.Tensor:
+    """int64 (len(names),): the places of names in `classes`.
+
+    Raises:
+        UserError: a name that is not there.
+    """
+    unknown = [name for name in names if name not in classes]
+    if unknown:
+        raise UserError(
+            f"The network does not know {len(unknown)} of the classes of these data: "
+            f"{', '.join(unknown[:20])}.",
+            f"Leave them out, or name them as the network does: {', '.join(classes[:20])}.",
+        )
+    return torch.tensor([list(classes).index(name) for name in names])

@@ -33,11 +33,14 @@ class MapStyleDataModule(ImageDataModule):
         raise NotImplementedError
 
     def load(self, split: str) -> Any:
+        return self.load_at(split, self.image_size)
+
+    def load_at(self, split: str, size: int) -> Any:
         opened = self.open(split)
         if opened is None:
             return None
         if not isinstance(opened, tuple):
-            opened = read_dataset(self, split, opened)
+            opened = read_dataset(self, split, opened, size)
         if self._classes is None:
             self._classes = [str(i) for i in range(int(max(opened[1])) + 1)]
         return opened

@@ -212,11 +212,14 @@ class ImageFolderDataModule(ImageDataModule):
     # Images
 
     def load(self, split: str) -> Any:
+        return self.load_at(split, self.image_size)
+
+    def load_at(self, split: str, size: int) -> Any:
         labelled = self.files(split)
         if labelled is None:
             return None
         paths, labels = labelled
-        files = ImageFiles(paths, self.image_size, self.channels, self.resize, self.mean)
+        files = ImageFiles(paths, size, self.channels, self.resize, self.mean)
         images: ImageFiles | torch.Tensor = files
         bad: BadFiles = []
         if fits(files, self.cache_dir, self.cache_gb):

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from ..errors import UserError
+from .compose import loader_part
 from .transforms import PerImage
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def build_loader(
             f"(data.batch_size={order.batch_size}, data.drop_last={order.drop_last}).",
             "Use fewer trainer.devices, data.drop_last=false or a larger data.val_size.",
         )
-    per_image = data.augment if training and isinstance(data.augment, PerImage) else None
+    per_image = loader_part(data.augment) if training else None
     dataset = LabelledImages(images, labels, per_image, order.seed)
     if labels.device.type != "cpu":
         return BatchLoader(dataset, order)

@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from ..errors import UserError
 from .cache import free_memory
 from .check import as_array, check_images, check_labels
+from .compose import loader_part
 from .decode import to_array
 from .loader import ImageSource, pass_on, raised, worker_count
-from .transforms import PerImage, convert_channels, resize
+from .transforms import convert_channels, resize
 
 if TYPE_CHECKING:
     from .base import ImageDataModule
@@ -28,7 +29,9 @@ CHUNK = 64  # items that are read at a time
 FEW = 500  # items below which reading them takes no longer than starting processes
 
 
-def read_split(data: "ImageDataModule", split: str) -> tuple[ImageSource, torch.Tensor] | None:
+def read_split(
+    data: "ImageDataModule", split: str, size: int
+) -> tuple[ImageSource, torch.Tensor] | None:
     """Read one split by the `load` of a data module, check it, resize what is in memory.
 
     Returns:
@@ -38,7 +41,7 @@ def read_split(data: "ImageDataModule", split: str) -> tuple[ImageSource, torch.
     Raises:
         UserError: images or labels that cannot be used.
     """
-    loaded = data.load(split)
+    loaded = data.load_at(split, size)
     if loaded is None and split != "train":
         return None
     if loaded is None:
@@ -47,7 +50,7 @@ def read_split(data: "ImageDataModule", split: str) -> tuple[ImageSource, torch.
             f"Are the files in data.root={data.root}? If so, let load return images and labels.",
         )
     if not _is_pair(loaded):
-        loaded = read_dataset(data, split, loaded)
+        loaded = read_dataset(data, split, loaded, size)
     images, labels = loaded[0], _class_numbers(data, split, loaded[1])
     is_source = hasattr(images, "index_select") and not isinstance(images, torch.Tensor)
     _check_settings(data, split, is_source)
@@ -61,7 +64,7 @@ def read_split(data: "ImageDataModule", split: str) -> tuple[ImageSource, torch.
         )
     if data.resize == "pad":  # else grey images become RGB later, in each batch
         images = convert_channels(images, data.channels)
-    return resize(images, data.image_size, data.resize, data.mean), labels
+    return resize(images, size, data.resize, data.mean), labels
 
 
 def _is_pair(loaded: Any) -> bool:
@@ -91,7 +94,7 @@ def _check_settings(data: "ImageDataModule", split: str, is_source: bool) -> Non
             f"data.num_folds={data.num_folds}, but this data set has its own validation split.",
             "Leave data.num_folds out, or remove the validation split.",
         )
-    if data.device_resident and (is_source or isinstance(data.augment, PerImage)):
+    if data.device_resident and (is_source or loader_part(data.augment) is not None):
         raise UserError(
             "data.device_resident=true needs images that fit into memory, and an augmentation of "
             "whole batches.",
@@ -100,16 +103,16 @@ def _check_settings(data: "ImageDataModule", split: str, is_source: bool) -> Non
 
 
 def read_dataset(
-    data: "ImageDataModule", split: str, dataset: Any
+    data: "ImageDataModule", split: str, dataset: Any, size: int
 ) -> tuple[ImageSource, torch.Tensor]:
     """Images and labels of a map-style `Dataset`, read once if they fit into `data.cache_gb`.
 
     Returns:
         uint8 (N, channels, size, size) or a source of such batches, and int64 labels (N,).
     """
-    source = DatasetImages(dataset, split, data.image_size, data.channels, data.resize, data.mean)
+    source = DatasetImages(dataset, split, size, data.channels, data.resize, data.mean)
     room = free_memory() // 2 if data.cache_gb is None else data.cache_gb * 1e9
-    if len(source) * data.channels * data.image_size**2 <= room:
+    if len(source) * data.channels * size**2 <= room:
         return _read_all(source, worker_count(data.num_workers, quick=len(source) < FEW))
     labels = stored_labels(dataset)
     if labels is None:

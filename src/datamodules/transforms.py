@@ -1,7 +1,7 @@
 """Augmentation with a random draw for each image, mixing of batches, and changes of format.
 
 `CropFlip` works on whole batches, on the device. `PerImage` runs any torchvision v2 transform in
-the loader: it draws once per call, so it has to see images one by one, which is slow.
+the loader: it draws once per call, so it has to see images one by one.
 """
 
 import random

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from torchvision.transforms.v2.functional import to_pil_image
 
 from ..datamodules.base import ImageDataModule
+from ..datamodules.compose import Compose
 from ..datamodules.transforms import PerImage
 from ..errors import UserError
 from ..inference.ensemble import Ensemble
@@ -106,12 +107,14 @@ def training_samples(datamodule: ImageDataModule) -> dict[str, Any]:
 
 def _augmentation(datamodule: ImageDataModule) -> str:
     transform: Any = datamodule.augment
-    if isinstance(transform, PerImage):
-        transform = transform.transform
-    text = f"augmented by {type(transform).__name__}" if transform else "without augmentation"
+    parts = [transform] if transform else []
+    if isinstance(transform, Compose):
+        parts = transform.transforms
+    names = [type(p.transform if isinstance(p, PerImage) else p).__name__ for p in parts]
+    text = f"augmented by {', '.join(names)}" if parts else "without augmentation"
     mixing = {"MixUp": datamodule.mixup, "CutMix": datamodule.cutmix}
-    names = " or ".join(name for name, alpha in mixing.items() if alpha)
-    return f"{text}; then {names} within each batch" if names else text
+    mixed = " or ".join(name for name, alpha in mixing.items() if alpha)
+    return f"{text}; then {mixed} within each batch" if mixed else text
 
 
 def image_tag(image: torch.Tensor, text: str) -> Markup:

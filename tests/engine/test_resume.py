@@ -52,7 +52,7 @@ class NumpyNoise:
     ],
 )
 def test_a_run_cut_off_inside_an_epoch_ends_bit_equal(batches, step, options, tmp_path):
-    options = [*SMALL, "data/augment=crop_flip", TWO_EPOCHS, *options]
+    options = [*SMALL, "data/augment=photos", TWO_EPOCHS, *options]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run_training(whole, *options)
     with cut_after(batches):
