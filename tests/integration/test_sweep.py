@@ -201,7 +201,8 @@ def test_ending_a_sweep_ends_its_jobs_and_a_running_one_is_not_started_twice(num
     )
     try:
         deadline = time.monotonic() + 120
-        while not (sweep / "0" / "checkpoints" / "last.ckpt").exists():
+        waited_for = [sweep / "0" / "checkpoints" / "last.ckpt", sweep / "sweep.html"]
+        while not all(path.exists() for path in waited_for):
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.2)
         assert 'http-equiv="refresh"' in (sweep / "sweep.html").read_text()
