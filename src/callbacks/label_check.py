@@ -37,7 +37,7 @@ class LabelCheck(LogisticHead):
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         super().on_fit_start(trainer, pl_module)
         if trainer.is_global_zero and not trainer.fast_dev_run:
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            data: Any = trainer.datamodule
             images = rank(data, pl_module.classes, self.out_of_fold)
             write_suspects(Path(trainer.default_root_dir), data, images)
 
@@ -50,7 +50,7 @@ def rank(
     Args:
         probabilities: (N, num_classes) of the images of `train`, then those of `val`.
     """
-    images = []
+    images: list[LabelledImage] = []
     for split in ("train", "val"):
         labels = data.labels(split)
         positions = torch.arange(len(labels))

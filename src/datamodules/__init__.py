@@ -7,6 +7,8 @@ from .base import ImageDataModule
 from .dataset import DatasetDataModule
 from .digits import DigitsDataModule
 from .dog_cat import DogCatDataModule
+from .huggingface import HuggingFaceDataModule
+from .image_csv import ImageCSVDataModule
 from .image_folder import ImageFolderDataModule
 from .torchvision import CIFAR10DataModule, FashionMNISTDataModule, TorchvisionDataModule
 from .transforms import CropFlip, PerImage
@@ -18,6 +20,8 @@ __all__ = [
     "DigitsDataModule",
     "DogCatDataModule",
     "FashionMNISTDataModule",
+    "HuggingFaceDataModule",
+    "ImageCSVDataModule",
     "ImageDataModule",
     "ImageFolderDataModule",
     "PerImage",

@@ -94,7 +94,7 @@ def rebuild_datamodule(stored: Checkpoint, changes: Mapping[str, Any]) -> ImageD
     if "_target_" in changes:
         return _other_datamodule(description, dict(changes))
     own, cls, root = _own_settings(description)
-    if getattr(cls, "reads_root", True):
+    if cls.reads_root:
         _check_root(root, changes)
     known, _ = parameters(cls)
     if "eval_batch_size" in known:
