@@ -24,7 +24,7 @@ def match_groups(pattern: str, names: Sequence[str]) -> list[str]:
     except re.error as error:
         raise UserError(
             f"data.group_by={pattern} is not a regular expression: {error}.",
-            "Give one such as data.group_by='patient(\\d+)'.",
+            "Give one in quotes, such as 'data.group_by=\"patient(\\d+)\"'.",
         ) from None
     groups = [match and (match.group(1) if match.re.groups else match.group()) for match in matches]
     missing = [name for name, group in zip(names, groups, strict=True) if not group]
@@ -95,9 +95,10 @@ def hold_out_groups(
         UserError: no such division was found that leaves each class in both parts.
     """
     share = size / len(labels) if isinstance(size, int) else size
-    part = Fraction(share).limit_denominator(10)
+    most = len(set(groups))
+    part = Fraction(share).limit_denominator(min(10, most))
     if share and part < Fraction(1, 10):
-        part = Fraction(1, round(1 / share))
+        part = Fraction(1, min(round(1 / share), most))
     folds = _folds(labels, groups, max(part.denominator, 2), seed)
     numbers = np.unique(np.asarray(groups), return_inverse=True)[1]
     found = []

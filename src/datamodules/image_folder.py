@@ -212,7 +212,7 @@ class ImageFolderDataModule(ImageDataModule):
             return None
         paths, labels = labelled
         files = ImageFiles(paths, self.image_size, self.channels, self.resize, self.mean)
-        images: ImageFiles | Rows | torch.Tensor = files
+        images: Any = files
         bad: BadFiles = []
         if fits(files, self.cache_dir, self.cache_gb):
             images, bad = cached(files, self.cache_dir)
