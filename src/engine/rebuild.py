@@ -107,7 +107,7 @@ def rebuild_datamodule(stored: Checkpoint, changes: Mapping[str, Any]) -> ImageD
     return datamodule
 
 
-def _own_settings(description: Mapping[str, Any]) -> tuple[dict[str, Any], type, Any]:
+def _own_settings(description: Mapping[str, Any]) -> tuple[dict[str, Any], Any, Any]:
     """The settings of a checkpoint's data that it may choose, their class, and their folder."""
     own = checkpoint.to_plain((description.get("config") or {}).get("data"))
     if own is None:
