@@ -10,6 +10,7 @@ from .class_weights import ClassWeights
 from .compile import Compile
 from .freeze_backbone import FreezeBackbone
 from .image_logger import ImageLogger
+from .label_check import LabelCheck
 from .last_checkpoint import LastCheckpoint
 from .logistic_head import LogisticHead
 from .memory_format import MemoryFormat
@@ -34,6 +35,7 @@ __all__ = [
     "EpochCallback",
     "FreezeBackbone",
     "ImageLogger",
+    "LabelCheck",
     "LastCheckpoint",
     "LogisticHead",
     "MemoryFormat",

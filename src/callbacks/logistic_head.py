@@ -51,6 +51,7 @@ class LogisticHead(EpochCallback):
         self.dirpath = dirpath
         self.strengths, self.seed = list(strengths), seed
         self.measured: dict[str, Any] = {}
+        self.out_of_fold = torch.empty(0)  # float64 (N, num_classes), of train and val images
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         trainer.fit_loop.max_epochs = 0
@@ -83,11 +84,12 @@ class LogisticHead(EpochCallback):
     def _cross_validate(self, features: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         """Accuracy of the predictions for folds that were left out, with its 95 % interval."""
         folds = _folds(labels, self.seed)
-        correct = 0
+        logits = np.empty((len(labels), labels.max() + 1))
         for others, left_out in folds:
             weight, bias = self._fit(features[others], labels[others])
-            predicted = (features[left_out] @ weight.T + bias).argmax(1)
-            correct += int((predicted == labels[left_out]).sum())
+            logits[left_out] = features[left_out] @ weight.T + bias
+        self.out_of_fold = torch.as_tensor(logits).softmax(1)
+        correct = int((logits.argmax(1) == labels).sum())
         low, high = wilson_interval(correct, len(labels))
         accuracy = correct / len(labels)
         counts = {"n": len(labels), "folds": len(folds)}

@@ -9,6 +9,8 @@ from .compose import Compose
 from .dataset import DatasetDataModule
 from .digits import DigitsDataModule
 from .dog_cat import DogCatDataModule
+from .huggingface import HuggingFaceDataModule
+from .image_csv import ImageCSVDataModule
 from .image_folder import ImageFolderDataModule
 from .random_resized_crop import RandomResizedCrop
 from .torchvision import CIFAR10DataModule, FashionMNISTDataModule, TorchvisionDataModule
@@ -23,6 +25,8 @@ __all__ = [
     "DigitsDataModule",
     "DogCatDataModule",
     "FashionMNISTDataModule",
+    "HuggingFaceDataModule",
+    "ImageCSVDataModule",
     "ImageDataModule",
     "ImageFolderDataModule",
     "PerImage",

@@ -17,7 +17,7 @@ from .compose import device_part, loader_part, store_scale
 from .loader import BatchLoader, build_loader, inverse_frequency, move_to_device
 from .reading import read_split
 from .split_checks import is_comparable, warn_of_classes, warn_of_overlap
-from .splits import SplitSize, class_names, hold_out, k_fold, shuffle
+from .splits import Groups, SplitSize, divide, hash_of, shuffle
 from .transforms import PerImage, build_mixing, channel_values, convert_channels, per_image, resize
 
 
@@ -43,6 +43,7 @@ class ImageDataModule(L.LightningDataModule):
     native_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    reads_root: bool = True  # False: the images are not in `root`
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class ImageDataModule(L.LightningDataModule):
         self.mean = channel_values("data.mean", mean or self.mean, own_channels, self.channels)
         self.std = channel_values("data.std", std or self.std, own_channels, self.channels)
         self.new_labels: torch.Tensor | None = None  # (num_classes,), see `remap_labels`
+        self.groups: Groups | None = None  # of the images of `train`; `load` may set them
         self._sets: dict[str, tuple[Any, torch.Tensor]] = {}  # split -> images, labels
         self._indices: dict[str, torch.Tensor] = {}  # split -> positions in its set
         self._features: dict[str, torch.Tensor] = {}  # split -> see `cache_features`
@@ -139,10 +141,7 @@ class ImageDataModule(L.LightningDataModule):
 
     def split_train(self, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Sorted positions of the training and of the validation images, from int64 (N,) labels."""
-        names = class_names(self)
-        if self.num_folds is not None:
-            return k_fold(labels, self.num_folds, self.fold, self.split_seed, names)
-        return hold_out(labels, "data.val_size", self.val_size, self.split_seed, names)
+        return divide(self, labels)
 
     def remap_labels(self, classes: Sequence[str]) -> None:
         """Number the labels by another list of classes; all of ours must be in it."""
@@ -153,11 +152,7 @@ class ImageDataModule(L.LightningDataModule):
     def split_hash(self) -> str:
         """Identifies the training and validation images: equal for equal splits of equal data."""
         self.setup("fit")
-        digest = hashlib.sha256()
-        for split in ("train", "val"):
-            digest.update(self._indices[split].numpy().tobytes())
-            digest.update(self._sets[split][1].cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return hash_of([(self._indices[split], self._sets[split][1]) for split in ("train", "val")])
 
     def fingerprint(self) -> str:
         """Identifies the training data: equal for equal images and labels in equal order."""

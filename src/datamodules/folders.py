@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+import torch
+
 from ..errors import UserError
 from ..runs.text import printable
 from .decode import is_image_name
@@ -17,7 +19,15 @@ SPLIT_NAMES = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
+SPLITS = tuple(SPLIT_NAMES)
 IMAGE_SUFFIX = "_image"
+LabelledFiles = tuple[list[Path], torch.Tensor]  # paths and int64 labels (N,)
+
+
+def select(labelled: LabelledFiles, positions: torch.Tensor) -> LabelledFiles:
+    """The files at int64 (M,) positions."""
+    paths, labels = labelled
+    return [paths[i] for i in positions.tolist()], labels[positions]
 
 
 def is_hidden(name: str) -> bool:
@@ -146,3 +156,28 @@ def class_folders(folder: Path, least: int = 2) -> dict[str, Path]:
             "Give each class a folder of its own with its images.",
         )
     return pairs
+
+
+def list_files(folder: Path, classes: list[str], least: int = 2) -> LabelledFiles:
+    """The images in the class folders of a folder, labelled by their places in `classes`.
+
+    Raises:
+        UserError: fewer than `least` classes, another class, or one without images.
+    """
+    paths: list[Path] = []
+    labels: list[int] = []
+    for name, class_folder in class_folders(folder, least).items():
+        if name not in classes:
+            raise UserError(
+                f"{class_folder} is a class that the training folder does not have.",
+                "Give every split the same class folders.",
+            )
+        found = image_files(class_folder)
+        if not found:
+            raise UserError(
+                f"The class folder {class_folder} has no images.",
+                "Put images there or remove the folder.",
+            )
+        paths += found
+        labels += [classes.index(name)] * len(found)
+    return paths, torch.tensor(labels)

@@ -15,18 +15,20 @@ from ..errors import UserError
 from ..runs.text import printable
 from .base import ImageDataModule
 from .cache import BadFiles, ImageFiles, Rows, cached, default_cache_folder, find_bad_files, fits
-from .folders import class_folders, file_size, image_files, split_folders, unwrap
-from .splits import hold_out
+from .folders import (
+    SPLITS,
+    LabelledFiles,
+    class_folders,
+    file_size,
+    list_files,
+    select,
+    split_folders,
+    unwrap,
+)
+from .groups import match_groups
+from .splits import Groups, hold_out
 
 log = logging.getLogger(__name__)
-SPLITS = ("train", "val", "test")
-LabelledFiles = tuple[list[Path], torch.Tensor]  # paths and int64 labels (N,)
-
-
-def select(labelled: LabelledFiles, positions: torch.Tensor) -> LabelledFiles:
-    """The files at int64 (M,) positions."""
-    paths, labels = labelled
-    return [paths[i] for i in positions.tolist()], labels[positions]
 
 
 class ImageFolderDataModule(ImageDataModule):
@@ -41,6 +43,8 @@ class ImageFolderDataModule(ImageDataModule):
         test_size: fraction (below 1) or number of images that are held out as the test split
             where there is no `test` folder; 0 for none.
         bad_files: `stop` at files that cannot be decoded, or `skip` them; they are named anyway.
+        group_by: regular expression for the path of an image below `root`; what its first group
+            matches, or all of it, is the group of the image, and no split divides a group.
         cache_dir: folder for decoded images; None is a folder of this project in the user's cache.
         common: see `ImageDataModule`.
     """
@@ -55,11 +59,12 @@ class ImageFolderDataModule(ImageDataModule):
         root: str | os.PathLike = "data",
         test_size: NonNegativeFloat = 0,
         bad_files: Literal["stop", "skip"] = "stop",
+        group_by: str | None = None,
         cache_dir: str | os.PathLike | None = None,
         **common: Any,
     ):
         super().__init__(root=root, **common)
-        self.test_size, self.bad_files = test_size, bad_files
+        self.test_size, self.bad_files, self.group_by = test_size, bad_files, group_by
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_folder()
         self.whole = False  # evaluate all images of a folder without splits, see engine/rebuild.py
         self._base: Path | None = None
@@ -134,12 +139,13 @@ class ImageFolderDataModule(ImageDataModule):
             least = 3 if self.split_folder("val") is None else 2
             names = dict(enumerate(self.classes))
             size, seed = self.test_size, self.split_seed
-            train, test = hold_out(every[1], "data.test_size", size, seed, names, least)
+            groups = self.groups_of(every[0])
+            train, test = hold_out(every[1], "data.test_size", size, seed, names, least, groups)
             return select(every, train if split == "train" else test)
         if folder is None and split == "train":
             raise UserError(
-                f"{self.base} has folders of other splits, but none of training images.",
-                "Name the folder with the class folders to train on train.",
+                f"{self.base} has images of other splits, but none to train on.",
+                "Name those to train on train, as val and test are named.",
             )
         return None if folder is None else self._files_below(folder)
 
@@ -157,6 +163,7 @@ class ImageFolderDataModule(ImageDataModule):
                 splits[split] = select(labelled, torch.tensor(keep, dtype=torch.long))
             elif split == "val":
                 every = splits["train"]
+                self.groups = self.groups_of(every[0])
                 train, val = self.split_train(every[1])
                 splits |= {"train": select(every, train), "val": select(every, val)}
         return splits
@@ -168,28 +175,9 @@ class ImageFolderDataModule(ImageDataModule):
 
     def _files_below(self, folder: Path) -> LabelledFiles:
         if folder not in self._listed:
-            self._listed[folder] = self._list_files(folder)
+            least = 2 if folder == self._train_folder else 1
+            self._listed[folder] = list_files(folder, self.classes, least)
         return self._listed[folder]
-
-    def _list_files(self, folder: Path) -> LabelledFiles:
-        paths: list[Path] = []
-        labels: list[int] = []
-        least = 2 if folder == self._train_folder else 1
-        for name, class_folder in class_folders(folder, least).items():
-            if name not in self.classes:
-                raise UserError(
-                    f"{class_folder} is a class that {self._train_folder} does not have.",
-                    "Give every split the same class folders.",
-                )
-            found = image_files(class_folder)
-            if not found:
-                raise UserError(
-                    f"The class folder {class_folder} has no images.",
-                    "Put images there or remove the folder.",
-                )
-            paths += found
-            labels += [self.classes.index(name)] * len(found)
-        return paths, torch.tensor(labels)
 
     def fingerprint(self) -> str:
         """Identifies the training images by their names and sizes, without reading them."""
@@ -204,10 +192,17 @@ class ImageFolderDataModule(ImageDataModule):
         # Validation may be a part of train.
         paths = self._paths[split if split in self._paths else "train"]
         files = [paths[i] for i in self._indices[split][positions].tolist()]
-        names = [path.relative_to(self.base).as_posix() for path in files]
-        return [
-            name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names
-        ]
+        return [self._name(path) for path in files]
+
+    def _name(self, path: Path) -> str:
+        name = path.relative_to(self.base).as_posix()
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+    def groups_of(self, paths: list[Path]) -> Groups | None:
+        """The groups of files by `group_by`, or None without it."""
+        if self.group_by is None:
+            return None
+        return match_groups(self.group_by, [self._name(path) for path in paths])
 
     # Images
 
@@ -220,20 +215,22 @@ class ImageFolderDataModule(ImageDataModule):
             return None
         paths, labels = labelled
         files = ImageFiles(paths, size, self.channels, self.resize, self.mean)
-        images: ImageFiles | torch.Tensor = files
+        images: Any = files
         bad: BadFiles = []
         if fits(files, self.cache_dir, self.cache_gb):
             images, bad = cached(files, self.cache_dir)
         elif self.bad_files == "skip":
             bad = find_bad_files(files, self.cache_dir)
+        if bad:
+            self._report(bad, len(paths))
+            unusable = {path for path, _ in bad}
+            usable = torch.tensor([path not in unusable for path in paths]).nonzero()[:, 0]
+            paths, labels = select(labelled, usable)
+            images = Rows(images, usable)
         self._paths[split] = paths
-        if not bad:
-            return images, labels
-        self._report(bad, len(paths))
-        unusable = {path for path, _ in bad}
-        usable = torch.tensor([path not in unusable for path in paths]).nonzero()[:, 0]
-        self._paths[split], labels = select(labelled, usable)
-        return Rows(images, usable), labels
+        if split == "train":
+            self.groups = self.groups_of(paths)
+        return images, labels
 
     def _report(self, bad: BadFiles, total: int) -> None:
         """Name the files that cannot be decoded, and stop there unless they are to be skipped."""

@@ -1,5 +1,6 @@
 """Random resized crops with antialiasing, a box of its own for each image of a batch."""
 
+import math
 from typing import Annotated
 
 import torch
@@ -46,8 +47,7 @@ class RandomResizedCrop:
         As in torchvision: the first of ten that lies inside the image, or else the whole image.
         """
         area = height * width * torch.empty(n, ATTEMPTS).uniform_(*self.scale)
-        low, high = torch.tensor(self.ratio).log().tolist()
-        ratio = torch.empty(n, ATTEMPTS).uniform_(low, high).exp()
+        ratio = torch.empty(n, ATTEMPTS).uniform_(*map(math.log, self.ratio)).exp()
         heights = (area / ratio).sqrt().round().long()
         widths = (area * ratio).sqrt().round().long()
         inside = (heights.clamp(min=1) <= height) & (widths.clamp(min=1) <= width)

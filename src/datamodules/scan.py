@@ -17,8 +17,8 @@ from PIL import Image
 from ..runs.text import printable
 from .base import ImageDataModule
 from .decode import FORMATS, decode, is_image_name
-from .folders import is_hidden
-from .image_folder import SPLITS, ImageFolderDataModule
+from .folders import SPLITS, is_hidden
+from .image_folder import ImageFolderDataModule
 from .near_duplicates import difference_hash, near_pairs
 
 SHOWN = 20  # examples of each kind of problem

@@ -3,13 +3,15 @@
 A split in which a class has no image measures nothing about that class, so every class gets one.
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field, NonNegativeInt
 
 from ..errors import UserError
+from .groups import Groups, hold_out_groups, k_fold_groups
 
 SplitSize = Annotated[float, Field(ge=0, lt=1)] | NonNegativeInt  # a fraction or a number of images
 
@@ -25,7 +27,13 @@ def class_names(data: Any) -> Names:
 
 
 def hold_out(
-    labels: torch.Tensor, setting: str, size: float, seed: int, names: Names, least: int = 2
+    labels: torch.Tensor,
+    setting: str,
+    size: float,
+    seed: int,
+    names: Names,
+    least: int = 2,
+    groups: Groups | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sorted positions of the remaining images and of those held out, stratified by class.
 
@@ -36,6 +44,7 @@ def hold_out(
             one of each class is.
         names: of the classes.
         least: images that each class needs: 2, or 3 where the rest is divided again.
+        groups: of the images; none is divided, so that `size` is met about.
 
     Raises:
         UserError: a class with fewer images; a size that leaves a class without an image in one of
@@ -44,6 +53,9 @@ def hold_out(
     from sklearn.model_selection import train_test_split  # imported here: it takes 0.8 s
 
     _check_counts(labels, names, least, setting, "Add images of it, or remove the class")
+    if groups is not None:
+        is_held = hold_out_groups(labels.cpu(), groups, setting, size, seed, least)
+        return (~is_held).nonzero()[:, 0], is_held.nonzero()[:, 0]
     try:
         _, held_out = train_test_split(
             range(len(labels)), test_size=size, random_state=seed, stratify=labels.cpu().numpy()
@@ -109,7 +121,12 @@ def _complete(
 
 
 def k_fold(
-    labels: torch.Tensor, num_folds: int, fold: int, seed: int, names: Names
+    labels: torch.Tensor,
+    num_folds: int,
+    fold: int,
+    seed: int,
+    names: Names,
+    groups: Groups | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sorted positions of the other folds and of `fold` in stratified k-fold cross-validation.
 
@@ -123,14 +140,37 @@ def k_fold(
     _check_counts(labels, names, num_folds, setting, remedy)
     splitter = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
     try:
-        others, held_out = list(splitter.split(labels.cpu(), labels.cpu()))[fold]
+        if groups is None:
+            folds = [held_out for _, held_out in splitter.split(labels.cpu(), labels.cpu())]
+        else:
+            folds = k_fold_groups(labels.cpu(), groups, num_folds, seed)
+        held_out = folds[fold]
     except (ValueError, IndexError) as error:
         raise UserError(
             f"{len(labels)} training images cannot be split with {setting} and "
             f"data.fold={fold}: {error}",
             f"{remedy}, and data.fold a number from 0 to num_folds - 1.",
         ) from None
-    return torch.as_tensor(others), torch.as_tensor(held_out)
+    is_held = torch.zeros(len(labels), dtype=torch.bool)
+    is_held[torch.as_tensor(held_out)] = True
+    return (~is_held).nonzero()[:, 0], is_held.nonzero()[:, 0]
+
+
+def divide(data: Any, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sorted positions of the training and validation images by the settings of a data module."""
+    names, seed = class_names(data), data.split_seed
+    if data.num_folds is not None:
+        return k_fold(labels, data.num_folds, data.fold, seed, names, data.groups)
+    return hold_out(labels, "data.val_size", data.val_size, seed, names, groups=data.groups)
+
+
+def hash_of(parts: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> str:
+    """Identifies splits, each its positions (N,) and the labels of its set (M,)."""
+    digest = hashlib.sha256()
+    for positions, labels in parts:
+        digest.update(positions.numpy().tobytes())
+        digest.update(labels.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def shuffle(indices: torch.Tensor, seed: int) -> torch.Tensor:

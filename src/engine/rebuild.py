@@ -94,7 +94,7 @@ def rebuild_datamodule(stored: Checkpoint, changes: Mapping[str, Any]) -> ImageD
     if "_target_" in changes:
         return _other_datamodule(description, dict(changes))
     own, cls, root = _own_settings(description)
-    if getattr(cls, "reads_root", True):
+    if cls.reads_root:
         _check_root(root, changes)
     known, _ = parameters(cls)
     if "eval_batch_size" in known:
@@ -107,7 +107,7 @@ def rebuild_datamodule(stored: Checkpoint, changes: Mapping[str, Any]) -> ImageD
     return datamodule
 
 
-def _own_settings(description: Mapping[str, Any]) -> tuple[dict[str, Any], type, Any]:
+def _own_settings(description: Mapping[str, Any]) -> tuple[dict[str, Any], Any, Any]:
     """The settings of a checkpoint's data that it may choose, their class, and their folder."""
     own = checkpoint.to_plain((description.get("config") or {}).get("data"))
     if own is None:

@@ -26,7 +26,7 @@ PACKAGE = __package__.rpartition(".")[0]  # of the project, whatever a fork call
 TRAINING_KEYS = ("augment", "mixup", "cutmix", "drop_last", "balance")
 # ... and those that belong to the machine.
 MACHINE_KEYS = (
-    *("root", "cache_dir", "cache_gb", "bad_files"),
+    *("root", "csv", "path", "cache_dir", "cache_gb", "bad_files"),
     *("batch_size", "eval_batch_size", "num_workers", "pin_memory", "device_resident"),
 )
 # 21,843 classes of ImageNet-21k; the square of the number is that of the confusion matrix.

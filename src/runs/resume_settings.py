@@ -16,8 +16,8 @@ Kind = Literal["free", "on request", "fixed"]
 FREE = (
     "resume", "resume_changes", "test", "check", "find_lr", "lr_finder", "reproduce",
     "logger", "metrics",
-    "data.root", "data.cache_dir", "data.cache_gb", "data.num_workers", "data.pin_memory",
-    "data.device_resident", "data.eval_batch_size",
+    "data.root", "data.csv", "data.cache_dir", "data.cache_gb", "data.num_workers",
+    "data.pin_memory", "data.device_resident", "data.eval_batch_size",
     "trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.fast_dev_run",
     "trainer.limit_test_batches", "trainer.num_sanity_val_steps", "trainer.log_every_n_steps",
     "trainer.profiler", "trainer.detect_anomaly", "trainer.enable_model_summary",

@@ -91,7 +91,7 @@ def test_a_validation_split_may_lack_a_class(tmp_path, caplog):
 def test_folders_without_training_images(tmp_path):
     write_image_folder(tmp_path / "test", {"a": 4, "b": 4}, size=8)
     data = ImageFolderDataModule(tmp_path, image_size=8)
-    with pytest.raises(UserError, match="none of training images"):
+    with pytest.raises(UserError, match="none to train on"):
         ready(data, "fit")
     assert ready(data, "test").sizes() == {"test": 8}
 
