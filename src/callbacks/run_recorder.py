@@ -95,8 +95,11 @@ class RunRecorder(EpochCallback):
         if trainer.is_global_zero:
             sizes = ", ".join(f"{n:,} {split}" for split, n in data.get("sizes", {}).items())
             images = f"; {sizes} images" if sizes else ""
-            title = run_title(trainer, pl_module)
-            log.info("%s: %s parameters%s", title, f"{parameters:,}", images)
+            log.info(
+                "%s: %s parameters%s", run_title(trainer, pl_module), f"{parameters:,}", images
+            )
+        for logger in trainer.loggers:
+            logger.log_hyperparams(compared_settings(self.config or {}))
         if self._writes:
             self.folder.note(
                 data=data,
