@@ -35,7 +35,13 @@ class MLflow(MLFlowLogger):
         if self._id_file.is_file():
             options["run_id"] = self._id_file.read_text(encoding="utf-8").strip()
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-        super().__init__(run_name="/".join(self.run_dir.parts[-2:]), tracking_uri=uri, **options)
+        name = "/".join(self.run_dir.parts[-2:])
+        try:
+            super().__init__(run_name=name, tracking_uri=uri, **options)
+        except ModuleNotFoundError:
+            raise UserError(
+                "MLflow is not installed.", 'Install the extra: pip install -e ".[mlflow]"'
+            ) from None
 
     @property
     @rank_zero_experiment

@@ -8,6 +8,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+from ..errors import UserError
 from ..runs.files import write_text
 
 if TYPE_CHECKING:
@@ -30,7 +31,13 @@ class WandB(WandbLogger):
         self._has_results = False
         if self._id_file.is_file():
             options["id"] = self._id_file.read_text(encoding="utf-8").strip()
-        super().__init__(name="/".join(self.run_dir.parts[-2:]), save_dir=save_dir, **options)
+        name = "/".join(self.run_dir.parts[-2:])
+        try:
+            super().__init__(name=name, save_dir=save_dir, **options)
+        except ModuleNotFoundError:
+            raise UserError(
+                "W&B is not installed.", 'Install the extra: pip install -e ".[wandb]"'
+            ) from None
         self._wandb_init.pop("anonymous", None)  # W&B warns of it, whatever its value
 
     @property
