@@ -10,7 +10,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from ..errors import UserError
-from ..runs.files import write_text
+from ..runs.files import Lock, write_text
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -36,12 +36,19 @@ class MLflow(MLFlowLogger):
             options["run_id"] = self._id_file.read_text(encoding="utf-8").strip()
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
         name = "/".join(self.run_dir.parts[-2:])
+        # Jobs of a sweep make the database at the same time, which MLflow does not expect.
+        lock = Lock(f"{uri.removeprefix('sqlite:///')}.lock") if "sqlite:" in uri else None
+        if lock is not None:
+            lock.acquire(wait=True)
         try:
             super().__init__(run_name=name, tracking_uri=uri, **options)
         except ModuleNotFoundError:
             raise UserError(
                 "MLflow is not installed.", 'Install the extra: pip install -e ".[mlflow]"'
             ) from None
+        finally:
+            if lock is not None:
+                lock.release()
 
     @property
     @rank_zero_experiment
