@@ -97,6 +97,8 @@ class RunRecorder(EpochCallback):
             images = f"; {sizes} images" if sizes else ""
             title = run_title(trainer, pl_module)
             log.info("%s: %s parameters%s", title, f"{parameters:,}", images)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(compared_settings(self.config or {}))
         if self._writes:
             self.folder.note(
                 data=data,
@@ -141,8 +143,7 @@ class RunRecorder(EpochCallback):
             return
         values = {k: v for k, v in epoch_metrics(trainer).items() if k.startswith("val")}
         before = self.table.row(trainer.current_epoch).get("val/loss", math.inf)
-        is_worse = before < values.get("val/loss", math.inf)
-        if not is_worse:  # the best validation of an epoch is kept
+        if not before < values.get("val/loss", math.inf):  # the best validation of an epoch is kept
             self.table.update(trainer.current_epoch, values)
         self._update_best(trainer, pl_module, "val", trainer.current_epoch)
 

@@ -177,8 +177,8 @@ def _find_problem(known: set[str], key: str, value: Any) -> str | None:
     if _is_secret(value):
         return f"is {value}" if value == HIDDEN else f"holds the interpolation {value}"
     group = key.partition(".")[0]
-    if name in OUTPUT_KEYS or (group in WRITERS and _leaves(value)):
-        return f"is the path {value} outside of the run folder"
+    if name in OUTPUT_KEYS or (group in WRITERS and (_leaves(value) or "://" in value)):
+        return f"is {value}, which is outside of the run folder"
     if group == "data" and _leaves(value) and not _exists(value):
         return f"is the path {value}, which does not exist"  # data would be downloaded there
     return None

@@ -40,18 +40,32 @@ def export(cfg: DictConfig) -> Path:
     """
     stored = checkpoint.read(cfg.ckpt)
     check_variant(cfg.format, cfg.precision, cfg.resize)
+    classifier = _classifier(stored)
+    ckpt = checkpoint.find(cfg.ckpt)
+    write = export_hub if cfg.format == "hub" else _export_graph
+    target, differences, not_compared = write(cfg, stored, classifier, ckpt)
+    _log(classifier, target, differences, not_compared)
+    log.info("%s", target.parent if cfg.format == "hub" else target)
+    return target
+
+
+def _classifier(stored: dict[str, Any]) -> Classifier:
+    """The network with its temperature, which becomes a part of the graph."""
     calibration = read_calibration(stored)
-    # Of the calibration, the temperature is part of the graph.
-    exported_part = Calibration(calibration.temperature, calibration.confidences)
-    classifier = Classifier(build_network(stored), stored["description"], exported_part).eval()
     if calibration.known is not None:
         log.info("Not exported: what predict.py recognizes unknown images by")
-    ckpt = checkpoint.find(cfg.ckpt)
-    if cfg.format == "hub":
-        target, differences, not_compared = export_hub(cfg, stored, classifier, ckpt)
-        _log(classifier, target, differences, not_compared)
-        log.info("%s", target.parent)
-        return target
+    exported = Calibration(calibration.temperature, calibration.confidences)
+    return Classifier(build_network(stored), stored["description"], exported).eval()
+
+
+def _export_graph(
+    cfg: DictConfig, stored: dict[str, Any], classifier: Classifier, ckpt: Path
+) -> tuple[Path, dict[str, float], str | None]:
+    """Write the graph with what lies beside it, and log what was measured of its variants.
+
+    Returns:
+        The file, the differences of logits, and why real images are not compared.
+    """
     check_format(cfg.format)
     target = _target_path(cfg, ckpt)
     check_replaced(target.parent / INFER, TEMPLATE.read_text(encoding="utf-8").splitlines()[0])
@@ -75,20 +89,22 @@ def export(cfg: DictConfig) -> Path:
             write_files(part.parent, part, settings)
         for file in part.parent.iterdir():
             os.replace(file, target.parent / file.name)
-    _log(classifier, target, differences, None if images is not None else source)
+    _log_variants(cfg, settings)
+    return target, differences, None if images is not None else source
+
+
+def _log_variants(cfg: DictConfig, settings: dict[str, Any]) -> None:
     if cfg.precision != "float32":
         log_precision(settings[cfg.precision], cfg.precision)
     if cfg.resize:
         log.info(
             "Resizes inside: takes a uint8 photo (H, W, %d) and returns probabilities; largest "
             "difference on random photos %.1e",
-            classifier.channels,
+            settings["channels"],
             settings["resize_inside"]["max_probability_difference"],
         )
     if "parity" in settings:
         _log_parity(settings["parity"])
-    log.info("%s", target)
-    return target
 
 
 def _log(

@@ -1,5 +1,7 @@
-"""Loggers of this project; those of Lightning (CSV, W&B, MLflow) work as well."""
+"""Loggers of this project; those of Lightning work as well."""
 
+from .mlflow import MLflow
 from .tensorboard import TensorBoard
+from .wandb import WandB
 
-__all__ = ["TensorBoard"]
+__all__ = ["MLflow", "TensorBoard", "WandB"]
