@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
@@ -10,9 +10,6 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ..errors import UserError
 from ..runs.files import write_text
-
-if TYPE_CHECKING:
-    from wandb import Run
 
 
 class WandB(WandbLogger):
