@@ -25,7 +25,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 RESULTS = ROOT / "benchmarks" / "results" / "find_lr.json"
 
-import pandas as pd  # noqa: E402 - after the number of threads is set
+import numpy as np  # noqa: E402 - after the number of threads is set
+import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 from helpers import composed  # noqa: E402
 
@@ -63,11 +64,10 @@ def data_settings(args: argparse.Namespace, scratch: str) -> dict[str, list[str]
 def run(settings: list[str], folder: Path) -> tuple[float, Predictions]:
     """Train as `train.py` does; returns the test accuracy and the predictions."""
     results = train(composed(settings), folder)
-    table = pd.read_csv(folder / "predictions.csv")
-    labels, predicted = (table[name].to_numpy() for name in ("label", "prediction"))
-    names = sorted(set(labels) | set(predicted))
-    codes = [pd.Categorical(values, names).codes for values in (labels, predicted)]
-    return results["test"]["acc"], Predictions(*codes, table["probability"].to_numpy())
+    table = pd.read_csv(folder / "predictions.csv").sort_values("image")
+    correct = (table["label"] == table["prediction"]).to_numpy(int)
+    found = Predictions(np.ones_like(correct), correct, table["label_probability"].to_numpy())
+    return results["test"]["acc"], found
 
 
 def measure(settings: list[str], scratch: Path) -> dict[str, Any]:

@@ -29,13 +29,14 @@ from ..reporting.plot_style import to_png
 from ..reporting.sweep_plots import lr_curve
 from ..runs import RunFolder
 from ..runs.environment import command_line
+from .failures import recorded_failures
 
 log = logging.getLogger(__name__)
 CALLBACKS = ("step_seed", "class_weights", "memory_format", "freeze_backbone")
 OWN_KEYS = ("find_lr", "lr_finder", "optimizer.lr")  # not in the printed command
 DIVERGED = 3.0  # times the lowest smoothed loss: the range test ends
 MIN_FALL = 0.05  # of the first loss, by which the loss must fall
-FRACTIONS = (1 / 3, 1 / 10, 1 / 30)  # of the rate at the lowest loss: the candidates
+FRACTIONS = (1 / 3, 1 / 10)  # of the rate at the lowest loss: the candidates
 SHORT_STEPS = 200  # of a short training
 CLEARLY = 0.9  # times the validation loss of the configured rate, with both seeds
 TRAINER = {  # one device, and no validation within the steps
@@ -74,15 +75,12 @@ def find_lr(cfg: DictConfig, typed: Sequence[str], run_dir: Path) -> float:
             "optimizer with optimizer.lr.",
         )
     prepare_config(cfg)
-    validate(cfg)
-    run = RunFolder(run_dir)
-    run.start(plain_config(cfg), command_line())
-    try:
+    with recorded_failures(cfg, run_dir):
+        validate(cfg)
+        run = RunFolder(run_dir)
+        run.start(plain_config(cfg), command_line())
         results = _search(cfg, run)
-    except BaseException as error:
-        run.record_failure(error)
-        raise
-    run.finish({"status": "completed", **results})
+        run.finish({"status": "completed", **results})
     rate = results["lr"]
     kept = [override for override in typed if not _is_own(override)]
     log.info("%s", shlex.join(["python", "train.py", *kept, f"optimizer.lr={rate:g}"]))
@@ -150,34 +148,30 @@ def _search(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
     smoothed = smooth(test.losses)
     table = pd.DataFrame({"lr": test.rates, "loss": test.losses, "smoothed": smoothed})
     run.write_csv("lr_finder.csv", ["step", *table], table.itertuples())
-    candidates = _candidates(test.rates, smoothed, options.num_steps)
+    candidates = _candidates(test.rates, smoothed)
     log.info(
         "The loss is lowest at %.2g (%d steps). Next: short trainings of up to %d steps, one with "
         "each of %d rates, and two more if one of them is better.",
         test.rates[smoothed.argmin()], len(table), SHORT_STEPS, 1 + len(candidates),
     )  # fmt: skip
     rate, losses = _compare(cfg, run.path, candidates)
-    points, curve = (
-        list(zip(test.rates, values, strict=True)) for values in (test.losses, smoothed)
-    )
+    points, curve = (list(zip(test.rates, y, strict=True)) for y in (test.losses, smoothed))
     to_png(lr_curve(points, curve, rate), run.path / "lr_finder.png")
     trials = [{"lr": lr, "val_loss": values} for lr, values in losses.items()]
     return {"lr": rate, "configured": cfg.optimizer.lr, "short_trainings": trials}
 
 
-def _candidates(rates: Sequence[float], smoothed: pd.Series, num_steps: int) -> list[float]:
+def _candidates(rates: Sequence[float], smoothed: pd.Series) -> list[float]:
     """Return fractions of the rate at which the smoothed loss is lowest, to two digits."""
-    first, last = smoothed.iat[0], smoothed.iat[-1]
-    if smoothed.min() < (1 - MIN_FALL) * first:
-        return [float(f"{part * rates[smoothed.argmin()]:.2g}") for part in FRACTIONS]
-    remedy = f"Set lr_finder.max_lr=10 lr_finder.num_steps={3 * num_steps}."
-    if len(rates) < num_steps or not last < first:  # it has diverged
-        remedy = f"Set lr_finder.min_lr={rates[0] / 1000:.2g}."
-    raise UserError(
-        f"No learning rate can be suggested: between {rates[0]:.2g} and {rates[-1]:.2g} the loss "
-        f"does not fall by {MIN_FALL:.0%}.",
-        remedy,
-    )
+    if not smoothed.min() < (1 - MIN_FALL) * smoothed.iat[0]:
+        low, high = rates[0], rates[-1]
+        raise UserError(
+            f"Between the learning rates {low:.2g} and {high:.2g} the loss does not fall by "
+            f"{MIN_FALL:.0%}.",
+            f"Set lr_finder.min_lr={low / 1000:.2g} lr_finder.max_lr=10 and more "
+            "lr_finder.num_steps.",
+        )
+    return [float(f"{part * rates[smoothed.argmin()]:.2g}") for part in FRACTIONS]
 
 
 def _compare(
@@ -199,11 +193,11 @@ def _compare(
         is_better = losses[best][1] < CLEARLY * losses[configured][1]
     for lr, values in losses.items():
         log.info("optimizer.lr=%g: validation loss %s", lr, ", ".join(f"{v:.4f}" for v in values))
-    if is_better:
-        log.info("optimizer.lr=%g is clearly better than the configured %g.", best, configured)
-        return best, losses
-    log.info("optimizer.lr=%g stays: no other rate is clearly better.", configured)
-    return configured, losses
+    if not is_better:
+        log.info("optimizer.lr=%g stays: no other rate is clearly better.", configured)
+        return configured, losses
+    log.info("optimizer.lr=%g is clearly better than the configured %g.", best, configured)
+    return best, losses
 
 
 def _short_training(cfg: DictConfig, folder: Path, lr: float, seed: int) -> float:
@@ -213,12 +207,11 @@ def _short_training(cfg: DictConfig, folder: Path, lr: float, seed: int) -> floa
     """
     settings = _settings(cfg, lr, seed)
     options = settings.trainer
-    if options.max_epochs and options.max_epochs > 0:
-        batches = max(1, SHORT_STEPS * options.accumulate_grad_batches // options.max_epochs)
-        own = options.limit_train_batches
-        options.limit_train_batches = min(batches, own) if isinstance(own, int) else batches
-    own_steps = options.max_steps if options.max_steps > 0 else SHORT_STEPS
-    options.max_steps = min(SHORT_STEPS, own_steps)
+    epochs, limit, steps = options.max_epochs, options.limit_train_batches, options.max_steps
+    if epochs and epochs > 0:
+        batches = max(1, SHORT_STEPS * options.accumulate_grad_batches // epochs)
+        options.limit_train_batches = min(batches, limit) if isinstance(limit, int) else batches
+    options.max_steps = min(SHORT_STEPS, steps) if steps > 0 else SHORT_STEPS
     if "monitor" in (settings.scheduler or {}):
         settings.scheduler = None
     trainer, task, datamodule = _fit(settings, folder)
