@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 CALLBACKS = ("step_seed", "class_weights", "memory_format", "freeze_backbone")
 OWN_KEYS = ("find_lr", "lr_finder", "optimizer.lr")  # not in the printed command
 DIVERGED = 3.0  # times the lowest smoothed loss: the range test ends
-MIN_FALL = 0.05  # of the first loss, by which the loss must fall
 FRACTIONS = (1 / 3, 1 / 10)  # of the rate at the lowest loss: the candidates
 SHORT_STEPS = 200  # of a short training
 CLEARLY = 0.9  # times the validation loss of the configured rate, with both seeds
@@ -163,13 +162,10 @@ def _search(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
 
 def _candidates(rates: Sequence[float], smoothed: pd.Series) -> list[float]:
     """Return fractions of the rate at which the smoothed loss is lowest, to two digits."""
-    if not smoothed.min() < (1 - MIN_FALL) * smoothed.iat[0]:
-        low, high = rates[0], rates[-1]
+    if not smoothed.min() < smoothed.iat[0]:
         raise UserError(
-            f"Between the learning rates {low:.2g} and {high:.2g} the loss does not fall by "
-            f"{MIN_FALL:.0%}.",
-            f"Set lr_finder.min_lr={low / 1000:.2g} lr_finder.max_lr=10 and more "
-            "lr_finder.num_steps.",
+            f"The loss does not fall at rates between {rates[0]:.2g} and {rates[-1]:.2g}.",
+            f"Set lr_finder.min_lr={rates[0] / 1000:.2g}.",
         )
     return [float(f"{part * rates[smoothed.argmin()]:.2g}") for part in FRACTIONS]
 
