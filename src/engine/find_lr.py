@@ -1,4 +1,4 @@
-"""`find_lr=true`: a learning rate from a range test, confirmed by two short trainings.
+"""`find_lr=true`: learning rates from a range test, compared with the configured one.
 
 Smith, Cyclical Learning Rates for Training Neural Networks, 2017, section 3.3.
 """
@@ -29,16 +29,16 @@ from ..reporting.plot_style import to_png
 from ..reporting.sweep_plots import lr_curve
 from ..runs import RunFolder
 from ..runs.environment import command_line
+from .failures import recorded_failures
 
 log = logging.getLogger(__name__)
 CALLBACKS = ("step_seed", "class_weights", "memory_format", "freeze_backbone")
 OWN_KEYS = ("find_lr", "lr_finder", "optimizer.lr")  # not in the printed command
 DIVERGED = 3.0  # times the lowest smoothed loss: the range test ends
-MIN_FALL = 0.05  # of the first loss, by which the loss must fall
-WINDOW = 5  # steps over which the slope is measured
-CONFIRM_STEPS = 100  # of the short trainings
+FRACTIONS = (1 / 3, 1 / 10)  # of the rate at the lowest loss: the candidates
+SHORT_STEPS = 200  # of a short training
+CLEARLY = 0.9  # times the validation loss of the configured rate, with both seeds
 TRAINER = {  # one device, and no validation within the steps
-    "max_epochs": -1,
     "max_time": None,
     "check_val_every_n_epoch": 1_000_000,
     "val_check_interval": None,
@@ -52,10 +52,14 @@ TRAINER = {  # one device, and no validation within the steps
 
 
 def find_lr(cfg: DictConfig, typed: Sequence[str], run_dir: Path) -> float:
-    """Suggest `optimizer.lr`: raise the rate step by step, then compare it in short trainings.
+    """Look for an `optimizer.lr` that trains clearly better than the configured one.
 
-    Writes `lr_finder.csv`, `lr_finder.png` and `results.json`, keeps no weights, and prints the
-    command that was `typed` with the suggestion.
+    A range test gives candidates. Short trainings compare them with the configured rate, which
+    stays unless one is clearly better with two seeds. Writes `lr_finder.csv`, `lr_finder.png` and
+    `results.json`, keeps no weights, and prints the command that was `typed` with the rate.
+
+    Returns:
+        The rate, the configured one where it stays.
 
     Raises:
         UserError: the range is impossible, or the loss does not fall in it.
@@ -70,18 +74,15 @@ def find_lr(cfg: DictConfig, typed: Sequence[str], run_dir: Path) -> float:
             "optimizer with optimizer.lr.",
         )
     prepare_config(cfg)
-    validate(cfg)
-    run = RunFolder(run_dir)
-    run.start(plain_config(cfg), command_line())
-    try:
-        rate = _suggest(cfg, run)
-        short_trainings = _confirm(cfg, run.path, rate)
-    except BaseException as error:
-        run.record_failure(error)
-        raise
-    run.finish({"status": "completed", "suggestion": rate, **short_trainings})
+    with recorded_failures(cfg, run_dir):
+        validate(cfg)
+        run = RunFolder(run_dir)
+        run.start(plain_config(cfg), command_line())
+        results = _search(cfg, run)
+        run.finish({"status": "completed", **results})
+    rate = results["lr"]
     kept = [override for override in typed if not _is_own(override)]
-    log.info("%s", shlex.join(["python", "train.py", *kept, f"optimizer.lr={rate:.2g}"]))
+    log.info("%s", shlex.join(["python", "train.py", *kept, f"optimizer.lr={rate:g}"]))
     log.info("%s", run.path)
     return rate
 
@@ -135,78 +136,108 @@ def smooth(losses: Sequence[float]) -> pd.Series:
     return pd.Series(losses).ewm(alpha=0.1).mean()
 
 
-def _suggest(cfg: DictConfig, run: RunFolder) -> float:
-    """Run the range test, record it, and return the rate at which the loss falls fastest."""
+def _search(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
+    """Run the range test and the short trainings, and return what `results.json` records."""
     options = cfg.lr_finder
     test = LRRangeTest(options.min_lr, options.max_lr, options.num_steps)
-    trainer, task, datamodule = _build(cfg, run.path, options.min_lr, options.num_steps, [test])
-    trainer.fit(task, datamodule=datamodule)
+    settings = _settings(cfg, options.min_lr, cfg.seed)
+    settings.scheduler = None
+    settings.trainer.update(max_epochs=-1, max_steps=options.num_steps)
+    _fit(settings, run.path, test)
     smoothed = smooth(test.losses)
     table = pd.DataFrame({"lr": test.rates, "loss": test.losses, "smoothed": smoothed})
     run.write_csv("lr_finder.csv", ["step", *table], table.itertuples())
-    rate = _steepest(test.rates, smoothed, options.num_steps)
-    points, curve = (
-        list(zip(test.rates, values, strict=True)) for values in (test.losses, smoothed)
-    )
+    candidates = _candidates(test.rates, smoothed)
+    log.info(
+        "The loss is lowest at %.2g (%d steps). Next: short trainings of up to %d steps, one with "
+        "each of %d rates, and two more if one of them is better.",
+        test.rates[smoothed.argmin()], len(table), SHORT_STEPS, 1 + len(candidates),
+    )  # fmt: skip
+    rate, losses = _compare(cfg, run.path, candidates)
+    points, curve = (list(zip(test.rates, y, strict=True)) for y in (test.losses, smoothed))
     to_png(lr_curve(points, curve, rate), run.path / "lr_finder.png")
-    log.info(
-        "Suggestion: optimizer.lr=%.2g, from %d steps at %.2g to %.2g",
-        rate, len(table), test.rates[0], test.rates[-1],
-    )  # fmt: skip
-    return rate
+    trials = [{"lr": lr, "val_loss": values} for lr, values in losses.items()]
+    return {"lr": rate, "configured": cfg.optimizer.lr, "short_trainings": trials}
 
 
-def _steepest(rates: Sequence[float], smoothed: pd.Series, num_steps: int) -> float:
-    """Return the rate at which the smoothed loss falls fastest, before it is lowest."""
-    first, lowest, last = smoothed.iat[0], smoothed.min(), smoothed.iat[-1]
-    slopes = smoothed.diff(WINDOW)[: smoothed.argmin() + 1].dropna()
-    if len(slopes) and lowest < (1 - MIN_FALL) * first:
-        return rates[slopes.idxmin() - WINDOW // 2]
-    remedy = f"Set lr_finder.max_lr=10 lr_finder.num_steps={3 * num_steps}."
-    if len(rates) < num_steps or not last < first:  # it has diverged
-        remedy = f"Set lr_finder.min_lr={rates[0] / 1000:.2g}."
-    raise UserError(
-        f"No learning rate can be suggested: between {rates[0]:.2g} and {rates[-1]:.2g} the loss "
-        f"does not fall by {MIN_FALL:.0%}.",
-        remedy,
-    )
+def _candidates(rates: Sequence[float], smoothed: pd.Series) -> list[float]:
+    """Return fractions of the rate at which the smoothed loss is lowest, to two digits."""
+    if not smoothed.min() < smoothed.iat[0]:
+        raise UserError(
+            f"The loss does not fall at rates between {rates[0]:.2g} and {rates[-1]:.2g}.",
+            f"Set lr_finder.min_lr={rates[0] / 1000:.2g}.",
+        )
+    return [float(f"{part * rates[smoothed.argmin()]:.2g}") for part in FRACTIONS]
 
 
-def _confirm(cfg: DictConfig, folder: Path, suggestion: float) -> dict[str, Any]:
-    """Train briefly with the suggested and with the configured rate, and report both losses."""
+def _compare(
+    cfg: DictConfig, folder: Path, candidates: Sequence[float]
+) -> tuple[float, dict[float, list[float]]]:
+    """Train briefly with every rate, and with a second seed if one is clearly better.
+
+    Returns:
+        The rate to use, and for each rate its validation losses, one a seed.
+    """
     configured = cfg.optimizer.lr
-    rates = {"suggested": suggestion, "configured": configured}
-    losses = {name: _short_training(cfg, folder, lr) for name, lr in rates.items()}
-    log.info(
-        "Validation loss after %d steps: %.4f with the suggestion, %.4f with the configured %.2g",
-        CONFIRM_STEPS, losses["suggested"], losses["configured"], configured,
-    )  # fmt: skip
-    if not losses["suggested"] < losses["configured"]:
-        log.info("The suggestion is not better than optimizer.lr=%.2g.", configured)
-    return {name: {"lr": lr, "val_loss": losses[name]} for name, lr in rates.items()}
+    rates = [configured, *candidates]
+    losses = {lr: [_short_training(cfg, folder, lr, cfg.seed)] for lr in rates}
+    best = min(losses, key=lambda lr: losses[lr][0])
+    is_better = losses[best][0] < CLEARLY * losses[configured][0]
+    if is_better:
+        for lr in (configured, best):
+            losses[lr].append(_short_training(cfg, folder, lr, cfg.seed + 1))
+        is_better = losses[best][1] < CLEARLY * losses[configured][1]
+    for lr, values in losses.items():
+        log.info("optimizer.lr=%g: validation loss %s", lr, ", ".join(f"{v:.4f}" for v in values))
+    if not is_better:
+        log.info("optimizer.lr=%g stays: no other rate is clearly better.", configured)
+        return configured, losses
+    log.info("optimizer.lr=%g is clearly better than the configured %g.", best, configured)
+    return best, losses
 
 
-def _short_training(cfg: DictConfig, folder: Path, lr: float) -> float:
-    """Return the validation loss after a short training with a constant rate."""
-    trainer, task, datamodule = _build(cfg, folder, lr, CONFIRM_STEPS)
-    trainer.fit(task, datamodule=datamodule)
+def _short_training(cfg: DictConfig, folder: Path, lr: float, seed: int) -> float:
+    """Return the validation loss after the run with fewer batches in each epoch.
+
+    A schedule keeps its shape; one that follows a metric is left out.
+    """
+    settings = _settings(cfg, lr, seed)
+    options = settings.trainer
+    epochs, limit, steps = options.max_epochs, options.limit_train_batches, options.max_steps
+    if epochs and epochs > 0:
+        batches = max(1, SHORT_STEPS * options.accumulate_grad_batches // epochs)
+        options.limit_train_batches = min(batches, limit) if isinstance(limit, int) else batches
+    options.max_steps = min(SHORT_STEPS, steps) if steps > 0 else SHORT_STEPS
+    if "monitor" in (settings.scheduler or {}):
+        settings.scheduler = None
+    trainer, task, datamodule = _fit(settings, folder)
     trainer.validate(task, datamodule=datamodule, verbose=False)
-    return float(trainer.callback_metrics["val/loss"])
+    loss = float(trainer.callback_metrics["val/loss"])
+    return loss if math.isfinite(loss) else math.inf
 
 
-def _build(
-    cfg: DictConfig, folder: Path, lr: float, steps: int, extra: Sequence[L.Callback] = ()
-) -> tuple[L.Trainer, L.LightningModule, L.LightningDataModule]:
-    """Build a training of a few steps without schedule, loggers, validation and checkpoints."""
-    settings = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
-    settings.resume = settings.scheduler = None
+def _settings(cfg: DictConfig, lr: float, seed: int) -> DictConfig:
+    """Return settings without loggers, checkpoints, and validation while training."""
+    settings = cfg.copy()
+    settings.seed = seed  # callbacks refer to it
+    settings = OmegaConf.create(OmegaConf.to_container(settings, resolve=True))
+    settings.resume = None
     settings.optimizer.lr = lr
     nodes = settings.callbacks or {}
     settings.callbacks = {name: nodes[name] for name in CALLBACKS if name in nodes}
-    settings.trainer.update(TRAINER, max_steps=steps)
-    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    settings.trainer.update(TRAINER)
+    return settings
+
+
+def _fit(
+    settings: DictConfig, folder: Path, *extra: L.Callback
+) -> tuple[L.Trainer, L.LightningModule, L.LightningDataModule]:
+    """Train a new network."""
+    L.seed_everything(settings.seed, workers=True, verbose=False)
     datamodule = instantiate_datamodule(settings)
     model = instantiate_model(settings, datamodule)
     task = instantiate_task(settings, model, datamodule)
     callbacks = [*instantiate_callbacks(settings, folder), *extra]
-    return instantiate_trainer(settings, folder, callbacks), task, datamodule
+    trainer = instantiate_trainer(settings, folder, callbacks)
+    trainer.fit(task, datamodule=datamodule)
+    return trainer, task, datamodule
