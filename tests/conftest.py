@@ -15,6 +15,9 @@ from helpers import (
 
 torch.set_num_threads(1)  # the networks are tiny: a second thread would only wait for the first
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same for processes that tests start
+# Torch starts its threads at the first backward pass: none here, but eight where an export has made
+# fake tensors before, and then no fork of this process could train, see helpers.run_warm.
+torch.ones(1, requires_grad=True).sum().backward()
 
 
 @pytest.fixture(autouse=True)

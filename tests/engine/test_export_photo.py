@@ -58,6 +58,7 @@ def run_export(checkpoint: Path, folder: Path, **settings: object) -> tuple[Path
     return export(cfg), json.loads((folder / "preprocess.json").read_text())
 
 
+@pytest.mark.slow
 def test_photos_of_any_size_are_predicted_as_files_are(lenet_checkpoint, photos, tmp_path, caplog):
     caplog.set_level("INFO")
     settings = {"path": str(photos), "resize": True, "precision": "fp16"}
@@ -72,6 +73,7 @@ def test_photos_of_any_size_are_predicted_as_files_are(lenet_checkpoint, photos,
         read_exported(path)
 
 
+@pytest.mark.slow
 def test_fp16_is_half_as_large_and_measured(lenet_checkpoint, tmp_path):
     path, stored = run_export(lenet_checkpoint, tmp_path, precision="fp16")
     measured = stored["fp16"]
@@ -81,6 +83,7 @@ def test_fp16_is_half_as_large_and_measured(lenet_checkpoint, tmp_path):
     assert read_exported(path)[1]["classes"] == list("0123456789")
 
 
+@pytest.mark.slow
 def test_a_network_too_large_for_fp16_is_refused(lenet_checkpoint, tmp_path):
     stored = torch.load(shutil.copy(lenet_checkpoint, tmp_path / "net.ckpt"), weights_only=True)
     for name, tensor in stored["state_dict"].items():

@@ -72,7 +72,8 @@ def test_tables(finished_run):
     correct = sum(float(row["recall"]) * int(row["support"]) for row in classes)
     assert correct / 360 == pytest.approx(results["test"]["acc"])
     predictions = read_rows(finished_run / "predictions.csv")
-    assert list(predictions[0]) == ["image", "label", "prediction", "probability", "label_probability"]
+    columns = ["image", "label", "prediction", "probability", "label_probability"]
+    assert list(predictions[0]) == columns
     correct = sum(row["label"] == row["prediction"] for row in predictions)
     assert correct / len(predictions) == pytest.approx(results["test"]["acc"])
 

@@ -24,6 +24,9 @@ for package in ("fastapi", "uvicorn", "multipart"):
     pytest.importorskip(package, reason="needs the extra `serve`")
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)

@@ -2,11 +2,13 @@
 
 import re
 
+import pytest
 import yaml
 from helpers import QUICK, assert_two_lines, run_script, run_training, run_warm
 from run_helpers import SMALL, read_results, read_rows
 
 
+@pytest.mark.slow
 def test_training_on_files_in_their_original_format(cifar_root, tmp_path):
     data = ["data=cifar10", f"data.root={cifar_root}", "data.batch_size=16"]
     result = run_script("train.py", "model=simple_v3", *data, *QUICK, cwd=tmp_path)

@@ -45,6 +45,7 @@ def check_a_run_and_its_resumption(uri, folder):
     assert "plots/confusion_matrix.png" in plots
 
 
+@pytest.mark.slow
 def test_a_resumed_run_continues_its_mlflow_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # of mlflow.db
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -33,6 +33,7 @@ def records(folder):
             content = b""
 
 
+@pytest.mark.slow
 def test_a_resumed_run_continues_its_wandb_run(tmp_path):
     folder = tmp_path / "run"
     first = train(composed(OPTIONS), folder)

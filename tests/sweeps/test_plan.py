@@ -180,6 +180,7 @@ def test_jobs_that_share_a_folder_are_refused(tmp_path):
         plan(tmp_path / "new", "seed=1,2", "hydra.sweep.subdir=job")
 
 
+@pytest.mark.slow
 def test_other_engines_number_jobs_themselves(tmp_path):
     plan(tmp_path, "seed=0,1")
     with pytest.raises(UserError, match="another order"):

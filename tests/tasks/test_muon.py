@@ -23,6 +23,7 @@ def test_hidden_weights_are_trained_by_muon(decay):
     assert sum(len(g["params"]) for g in optimizer.param_groups) == len([*model.parameters()])
 
 
+@pytest.mark.slow
 def test_it_learns_and_a_resumed_run_is_exact(tmp_path):
     options = ["model=resnet9", "model.width=8", "data.image_size=16", "optimizer=muon"]
     options += ["scheduler=constant", "~callbacks.report", "trainer.limit_train_batches=20"]
