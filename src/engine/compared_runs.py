@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,8 +44,8 @@ class Group:
     name: str
     runs: list[Run]
     classes: list[str]  # those that the images have
-    predictions: list[Predictions] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)  # those that differ between the groups
+    predictions: list[Predictions]  # of the runs
+    settings: dict[str, Any]  # those that differ between the groups
 
 
 def find_runs(paths: Sequence[str]) -> list[Path]:
@@ -136,22 +136,26 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
             f"All {len(runs)} runs have the same settings but for seeds and folds.",
             "Give runs or sweeps of at least two settings.",
         )
-    names = [chr(ord("A") + i) if i < 26 else f"A{i}" for i in range(len(by_settings))]
     classes = sorted({row["label"] for row in runs[0].rows})
-    groups = [
-        Group(name, found, classes) for name, found in zip(names, by_settings.values(), strict=True)
+    differing = _differing_keys([found[0].settings for found in by_settings.values()])
+    return [
+        _make_group(number, found, classes, differing)
+        for number, found in enumerate(by_settings.values())
     ]
-    for group in groups:
-        if len({run.repeat for run in group.runs}) < len(group.runs):
-            raise UserError(
-                f"Two runs have the same settings and seeds: {group.runs[0].folder} and another.",
-                "Name each run once.",
-            )
-        group.predictions = [_predictions(run, classes) for run in group.runs]
-    differing = _differing_keys([group.runs[0].settings for group in groups])
-    for group in groups:
-        group.settings = {key: group.runs[0].settings.get(key) for key in differing}
-    return groups
+
+
+def _make_group(
+    number: int, runs: list[Run], classes: list[str], differing: Sequence[str]
+) -> Group:
+    if len({run.repeat for run in runs}) < len(runs):
+        raise UserError(
+            f"Two runs have the same settings and seeds: {runs[0].folder} and another.",
+            "Name each run once.",
+        )
+    name = chr(ord("A") + number) if number < 26 else f"A{number}"
+    predictions = [_predictions(run, classes) for run in runs]
+    settings = {key: runs[0].settings.get(key) for key in differing}
+    return Group(name, runs, classes, predictions, settings)
 
 
 def _predictions(run: Run, classes: Sequence[str]) -> Predictions:
